@@ -1,0 +1,222 @@
+"""Every parameter of every stage, defined once: name, default, range, choices and help.
+
+The command-line flags, the JSON of ``--config`` and the Scipion forms are all made from these dataclasses. This module runs on
+Python 3.8 with the standard library alone, because Scipion imports it.
+"""
+import dataclasses
+import json
+from dataclasses import dataclass, field, fields
+from typing import Any, Dict, List
+
+STAGES: Dict[str, type] = {}
+COLUMNS = ("amplitude", "position", "width")
+
+
+class ConfigError(ValueError):
+    """A parameter is unknown, has the wrong type or lies outside its range; the message says which and what to do."""
+
+
+def param(default, help, low=None, high=None, choices=None, unit="", expert=False, path=False, label=""):
+    """One parameter: a dataclass field whose metadata make its flag, its JSON entry and its form field.
+
+    Parameters
+    ----------
+    default : the default value; its type is the parameter's type.
+    help : str, one or two sentences with a rule of thumb.
+    low, high : inclusive range, or None.
+    choices : tuple of allowed values, or None.
+    unit : str, shown behind the label.
+    expert : bool, True hides the field behind "Advanced" and lists the flag last.
+    path : bool, True where the value names a file or folder that must exist when it is not empty.
+    label : str, the form's label; made from the name when empty.
+    """
+    return field(default=default, metadata=dict(help=help, low=low, high=high, choices=choices, unit=unit,
+                                                expert=expert, path=path, label=label))
+
+
+def stage(name, summary):
+    """Class decorator: register a frozen dataclass as the parameters of a stage."""
+    def register(cls):
+        cls = dataclass(frozen=True)(cls)
+        cls.stage, cls.summary = name, summary
+        STAGES[name] = cls
+        return cls
+    return register
+
+
+@dataclass(frozen=True)
+class Common:
+    """Parameters that every stage has."""
+
+    out: str = param("", "Folder that receives the results. A folder that already holds a run is refused unless --resume is given.")
+    seed: int = param(1, "Seed of every random choice; the same seed on the same machine gives the same result.", low=0)
+    resume: bool = param(False, "Continue the run in --out from its last checkpoint.")
+    threads: int = param(0, "CPU threads; 0 takes all cores.", low=0, high=1024, expert=True)
+    gpus: str = param("auto", "GPUs to use: 'auto' takes all that are visible, 'none' none, or ids such as '0,1'.", expert=True)
+
+
+@stage("simulate", "Make a set of particles with known heterogeneity, its consensus map, and the oracle's score.")
+class SimulateConfig(Common):
+    kind: str = param("hinge", "hinge: one domain turns continuously; assembly: discrete states with unequal populations; "
+                      "c3: one subunit of three moves; null: every particle is the same.", choices=("hinge", "assembly", "c3", "null"))
+    n: int = param(16000, "Number of particles.", low=2, high=10**8)
+    box: int = param(64, "Box of the particles.", low=16, high=1024, unit="px")
+    pixel_size: float = param(4.0, "Pixel size.", low=0.1, high=50.0, unit="Å/px")
+    snr: float = param(0.05, "Signal to noise: variance of the CTF-multiplied projections over the variance of the noise.",
+                       low=1e-5, high=1e6)
+    angle: float = param(20.0, "Largest rotation of the moving domain to either side (hinge, c3).", low=0.0, high=90.0, unit="°")
+    shift: float = param(4.0, "Standard deviation of the particles' offsets from the box centre.", low=0.0, unit="Å", expert=True)
+
+
+@stage("fit", "Fit the neutral Gaussian model to a map, or straight to posed particles.")
+class FitConfig(Common):
+    map: str = param("", "Consensus map (MRC). Give this or --particles.", path=True)
+    particles: str = param("", "RELION star file of posed particles, used when there is no map.", path=True)
+    resolution: float = param(0.0, "Target resolution: details finer than this are ignored. 0 takes three pixels "
+                              "(1.5 times the Nyquist limit).", low=0.0, high=200.0, unit="Å")
+    n_gaussians: str = param("auto", "Number of Gaussians, or 'auto': the molecule's volume divided by the cube of half the target resolution.")
+    mask: str = param("", "Mask map (MRC, 0 to 1): Gaussians outside it are dropped.", path=True)
+    threshold: float = param(0.0, "Density level above which Gaussians are seeded; 0 finds it from the map.", expert=True)
+    steps: int = param(600, "Optimizer steps, spread over coarse to fine resolution.", low=1, high=100000, expert=True)
+
+
+@stage("train", "Learn the heterogeneity: one latent point per particle and a decoder from latent points to Gaussian models.")
+class TrainConfig(Common):
+    particles: str = param("", "RELION star file of posed particles.", path=True)
+    gmm: str = param("", "Folder of a 'fit' run: the neutral model.", path=True)
+    vary: str = param("amplitude,position", "What may vary between particles, comma-separated: amplitude, position, width.")
+    region: str = param("", "Gaussians that may vary: a mask map (MRC), 'sphere:x,y,z,radius' in Å from the box centre, or "
+                        "a text file of Gaussian numbers from 1. Empty: all.")
+    symmetry: str = param("c1", "Point group of the consensus (cN or dN). Above c1 each particle is taken once per symmetry-related "
+                          "orientation, and one asymmetric unit varies.")
+    latent_dim: int = param(4, "Dimension of the latent space.", low=1, high=64)
+    objective: str = param("likelihood", "likelihood: whitened images, CTF-multiplied model; frc: Fourier ring correlation as in the paper.",
+                           choices=("likelihood", "frc"))
+    preset: str = param("default", "paper: networks, objective and learning rate of Chen & Ludtke; default: what measured best.",
+                        choices=("default", "paper"))
+    continue_from: str = param("", "Folder of an earlier 'train' run whose networks this run starts from.", path=True)
+    resolution: float = param(0.0, "Target resolution; 0 takes the neutral model's.", low=0.0, high=200.0, unit="Å")
+    rescale_map: bool = param(False, "Use the neutral model although its pixel size is not the particles'.", expert=True)
+    epochs: int = param(30, "Most passes through the particles; training stops earlier when held-out agreement no longer improves.",
+                        low=1, high=10000)
+    patience: int = param(3, "Epochs without a better held-out agreement before training stops.", low=1, high=1000, expert=True)
+    batch_size: int = param(32, "Particles per optimizer step.", low=1, high=4096)
+    learning_rate: float = param(3e-4, "ADAM learning rate at the start.", low=1e-7, high=1.0, expert=True)
+    held_out: float = param(0.1, "Fraction of the particles the networks never see; they measure agreement honestly.",
+                            low=0.01, high=0.9, expert=True)
+    smoothness: float = param(12.0, "Distance over which neighbouring Gaussians move together; 0 leaves each free.",
+                              low=0.0, high=200.0, unit="Å", expert=True)
+    latent_noise: float = param(0.1, "Standard deviation of the noise on z while training.", low=0.0, high=10.0, expert=True)
+    mask_diameter: float = param(0.0, "Diameter of the soft circular mask on the particles; 0 takes it from the neutral model.",
+                                 low=0.0, unit="Å", expert=True)
+    latent_steps: int = param(4, "Gauss-Newton steps on each particle's z after training, with the decoder fixed; 0 keeps the encoder's z.",
+                              low=0, high=100, expert=True)
+    pause_after_epoch: int = param(-1, "End this call after so many epochs in all, to be continued with --resume; 0 only prepares, -1 runs to the end.",
+                                   low=-1, expert=True)
+
+
+@stage("refine", "Refine each particle's orientation and shift against its own conformation.")
+class RefineConfig(Common):
+    particles: str = param("", "RELION star file of posed particles.", path=True)
+    model: str = param("", "Folder of a 'train' run.", path=True)
+    steps: int = param(4, "Gauss-Newton steps per particle.", low=1, high=100)
+    sigma_angle: float = param(3.0, "Expected error of the orientations (standard deviation of the prior).", low=0.01, high=30.0, unit="°")
+    sigma_shift: float = param(3.0, "Expected error of the shifts (standard deviation of the prior).", low=0.01, high=100.0, unit="Å")
+    batch_size: int = param(32, "Particles per step.", low=1, high=4096, expert=True)
+
+
+@stage("analyze", "Read the landscape: embedding, clusters, trajectories, localised motion.")
+class AnalyzeConfig(Common):
+    model: str = param("", "Folder of a 'train' run.", path=True)
+    embedding: str = param("pca", "How z is drawn in two dimensions.", choices=("pca", "umap"))
+    clusters: int = param(4, "Number of clusters; 0 finds them by density (HDBSCAN).", low=0, high=1000)
+    line: str = param("", "Trajectories to write, comma-separated: 'pc1', 'pc2', ..., 'motion1', ... (needs --motion-region), or "
+                      "'from:1-to:3' between two clusters. Empty: pc1 and pc2.")
+    points: int = param(7, "Points along each trajectory.", low=2, high=200)
+    neighbours: int = param(2000, "Particles nearest to each point of a trajectory, listed for reconstruction.", low=1)
+    motion_region: str = param("", "Region (as train's --region) inside which motion is maximised and outside which it is minimised.")
+    umap_neighbours: int = param(15, "UMAP: neighbours per particle; larger shows more global structure.", low=2, high=1000, expert=True)
+
+
+@stage("decode", "Gaussian models and maps at given latent points.")
+class DecodeConfig(Common):
+    model: str = param("", "Folder of a 'train' run.", path=True)
+    z: str = param("", "Text file, one latent point per row.", path=True)
+
+
+@stage("reconstruct", "Plain reconstruction of a subset of the original particles, with half maps and FSC.")
+class ReconstructConfig(Common):
+    particles: str = param("", "RELION star file of posed particles. With --model alone, the particles it was trained on.", path=True)
+    ids: str = param("", "Text file of particle ids (rlnImageId, or row number from 1). Empty: all particles.", path=True)
+    model: str = param("", "Folder of a 'train' run, for --near.", path=True)
+    near: str = param("", "Latent point z as comma-separated numbers: reconstruct the --k particles nearest to it.")
+    k: int = param(2000, "Particles nearest to --near.", low=2)
+    symmetry: str = param("c1", "Point group imposed on the map (cN or dN).")
+    padding: int = param(2, "Fourier padding.", low=1, high=4, expert=True)
+    mask: str = param("", "Mask map (MRC, 0 to 1) for the FSC; empty: a soft sphere.", path=True)
+
+
+@stage("score", "Compare latents with a simulated truth and with the oracle.")
+class ScoreConfig(Common):
+    model: str = param("", "Folder of a 'train' run.", path=True)
+    truth: str = param("", "Folder of the 'simulate' run that made the particles.", path=True)
+    analysis: str = param("", "Folder of an 'analyze' run, whose clusters are scored too.", path=True)
+
+
+def parameters(cls) -> List[dataclasses.Field]:
+    """The parameters of a stage: usual ones first, then the common ones, then the expert ones."""
+    common = {f.name for f in fields(Common)}
+    own = [f for f in fields(cls) if f.name not in common]
+    rest = [f for f in fields(cls) if f.name in common]
+    return sorted(own + rest, key=lambda f: f.metadata["expert"])
+
+
+def flag(name: str) -> str:
+    """``n_gaussians`` -> ``--n-gaussians``."""
+    return "--" + name.replace("_", "-")
+
+
+def problems(config) -> List[str]:
+    """Sentences about every value outside its range or choices; empty when the parameters are sound."""
+    found = []
+    for f in fields(config):
+        value, m = getattr(config, f.name), f.metadata
+        unit = " " + m["unit"] if m["unit"] else ""
+        if m["choices"] and value not in m["choices"]:
+            found.append("%s must be one of %s, got '%s'." % (flag(f.name), ", ".join(m["choices"]), value))
+        if m["low"] is not None and value < m["low"]:
+            found.append("%s must be at least %s%s, got %s." % (flag(f.name), m["low"], unit, value))
+        if m["high"] is not None and value > m["high"]:
+            found.append("%s must be at most %s%s, got %s." % (flag(f.name), m["high"], unit, value))
+    return found
+
+
+def from_dict(cls, values: Dict[str, Any]):
+    """Parameters of a stage from a dict (a JSON file), with types checked.
+
+    Raises
+    ------
+    ConfigError
+        for an unknown key (with the nearest known one) or a value of the wrong type.
+    """
+    import difflib
+    known = {f.name: f for f in fields(cls)}
+    clean = {}
+    for key, value in values.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, list(known), 1)
+            raise ConfigError("unknown parameter '%s' for stage '%s'%s" % (
+                key, cls.stage, "; did you mean '%s'?" % near[0] if near else "; see gmmhet %s --help" % cls.stage))
+        kind = type(known[key].default)
+        right = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value, right = float(value), True
+        if not right:
+            raise ConfigError("parameter '%s' of stage '%s' must be %s, got %r" % (key, cls.stage, kind.__name__, value))
+        clean[key] = value
+    return cls(**clean)
+
+
+def to_json(config) -> str:
+    """The JSON that repeats a run with ``gmmhet STAGE --config``."""
+    return json.dumps(dataclasses.asdict(config), indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,120 @@
+"""Names and contents of every file a run leaves, and the rules of a run folder.
+
+Standard library only and Python 3.8, because Scipion reads run folders too.
+"""
+import json
+import os
+
+# every stage
+CONFIG, SUMMARY, LOG = "config.json", "summary.json", "log.txt"
+# simulate
+STAR, STACK, MAP, TRUTH, ORACLE = "particles.star", "particles.mrcs", "map.mrc", "truth.npz", "oracle.json"
+# fit
+GMM, GMM_CIF, GMM_MAP, FSC = "gmm.npz", "gmm.cif", "gmm.mrc", "fsc.csv"
+# train
+LATENTS, MODEL, HISTORY, WORK = "latents.npz", "model", "history.csv", "work"
+# refine
+POSES = "poses.npz"
+# analyze
+EMBEDDING, DIRECTIONS, LANDSCAPE = "embedding.npz", "directions.npz", "landscape.png"
+# reconstruct
+HALF1, HALF2 = "half1.mrc", "half2.mrc"
+
+#: what a finished run of a stage must hold
+FILES = {
+    "simulate": (STAR, STACK, MAP, TRUTH, ORACLE),
+    "fit": (GMM, GMM_CIF, GMM_MAP, FSC),
+    "train": (LATENTS, MODEL, HISTORY),
+    "refine": (STAR, POSES),
+    "analyze": (EMBEDDING, DIRECTIONS, LANDSCAPE),
+    "decode": (),
+    "reconstruct": (MAP, HALF1, HALF2, FSC, STAR),
+    "score": (),
+}
+
+
+class RunDirError(ValueError):
+    """The run folder cannot be used as asked; the message says why and what to do."""
+
+
+def cluster_ids(label):
+    """File of the particle ids of cluster `label` (from 1)."""
+    return "cluster_%02d_ids.txt" % label
+
+
+def trajectory(name):
+    """Folder of a trajectory; holds point_01.mrc ..., point_01.npz ..., point_01_ids.txt ..., motion.bild, motion.cif, z.txt."""
+    return "trajectory_%s" % name
+
+
+def point(i, ending):
+    """File of point `i` (from 1) of a trajectory or of a decode run: ``.mrc``, ``.npz``, ``.cif`` or ``_ids.txt``."""
+    return "point_%02d%s" % (i, ending)
+
+
+class RunDir:
+    """One run's folder.
+
+    Parameters
+    ----------
+    path : str
+    resume : bool, True accepts a folder that already holds a run.
+
+    Raises
+    ------
+    RunDirError
+        when `path` is empty, is a file, or holds another run and `resume` is False.
+    """
+
+    def __init__(self, path, resume=False):
+        if not path:
+            raise RunDirError("--out is missing: name the folder that receives the results")
+        if os.path.exists(path) and not os.path.isdir(path):
+            raise RunDirError("--out %s is a file, expected a folder: choose another name" % path)
+        if os.path.exists(os.path.join(path, CONFIG)) and not resume:
+            raise RunDirError("--out %s already holds a run: choose another folder, or add --resume to continue that run" % path)
+        self.path = path
+
+    def __call__(self, *names):
+        """Path of a file in the folder."""
+        return os.path.join(self.path, *names)
+
+    def create(self):
+        """Make the folder (only after every check has passed)."""
+        os.makedirs(self.path, exist_ok=True)
+        return self
+
+    def write_summary(self, values):
+        """Write summary.json in one step, so that a reader never sees half of it."""
+        temporary = self(SUMMARY + ".tmp")
+        with open(temporary, "w", encoding="utf-8") as f:
+            json.dump(values, f, indent=2, ensure_ascii=False)
+            f.write("\n")
+        os.replace(temporary, self(SUMMARY))
+
+    def read_summary(self):
+        """summary.json as a dict; empty when the run has not finished."""
+        return read_json(self(SUMMARY))
+
+
+def read_json(path):
+    """A JSON file as a dict; empty when it does not exist."""
+    if not os.path.exists(path):
+        return {}
+    with open(path, encoding="utf-8") as f:
+        return json.load(f)
+
+
+def is_finished(path, stage):
+    """Whether `path` holds a finished run of `stage`."""
+    return bool(read_json(os.path.join(path, SUMMARY))) and all(os.path.exists(os.path.join(path, f)) for f in FILES[stage])
+
+
+def missing_run(path, stage):
+    """A sentence when `path` is not a finished run of `stage`, else an empty string."""
+    if not os.path.isdir(path):
+        return "'%s' is not a folder: expected the --out folder of a '%s' run" % (path, stage)
+    lacking = [f for f in FILES[stage] + (SUMMARY,) if not os.path.exists(os.path.join(path, f))]
+    if lacking:
+        return "'%s' is not a finished '%s' run: it lacks %s" % (path, stage, ", ".join(lacking))
+    return ""
