@@ -1,0 +1,1 @@
+"""Particles and volumes: files in, arrays out."""

@@ -1,0 +1,71 @@
+"""What a stage says while it works: the logger `log` and the progress of long loops."""
+import logging
+import sys
+import time
+
+from tqdm import tqdm
+
+_FORMAT = logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
+
+
+class _Console(logging.StreamHandler):
+    """Messages on stderr, above a progress bar where one is drawn; warnings and errors say so."""
+
+    def __init__(self):
+        super().__init__(sys.stderr)
+        self.setFormatter(_FORMAT)
+
+    def emit(self, record):
+        prefix = record.levelname + ": " if record.levelno >= logging.WARNING else ""
+        tqdm.write(prefix + self.format(record), file=sys.stderr)
+
+
+log = logging.getLogger("gmmhet")
+if not log.handlers:
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    log.addHandler(_Console())
+
+
+def log_to(path):
+    """Also append every message to the file `path`; a second call with another path moves there.
+
+    Parameters
+    ----------
+    path : str or None, None ends the writing to a file.
+    """
+    for handler in [h for h in log.handlers if isinstance(h, logging.FileHandler)]:
+        log.removeHandler(handler)
+        handler.close()
+    if path is not None:
+        handler = logging.FileHandler(path, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(handler)
+
+
+def progress(iterable, total, label):
+    """Iterate and say how far it is: a bar in a terminal, else a line about every tenth with the time left.
+
+    Parameters
+    ----------
+    iterable : the items.
+    total : int, how many there will be.
+    label : str, what is being done.
+
+    Yields
+    ------
+    the items, unchanged.
+    """
+    if sys.stderr.isatty():
+        yield from tqdm(iterable, total=total, desc=label, file=sys.stderr, dynamic_ncols=True)
+        return
+    start, said = time.monotonic(), 0
+    for done, item in enumerate(iterable, 1):
+        yield item
+        tenth = 10 * done // max(total, 1)
+        if tenth > said:
+            said = tenth
+            spent = time.monotonic() - start
+            left = spent / done * max(total - done, 0)
+            log.info("%s: %d of %d (%d %%), %s spent, %s left", label, done, total, 100 * done // max(total, 1),
+                     tqdm.format_interval(spent), tqdm.format_interval(left))

@@ -1,0 +1,1 @@
+"""Plain reconstruction of particles: the evidence for what a model claims."""
