@@ -1,0 +1,353 @@
+"""Particle sets: metadata in memory, images read when asked for."""
+import copy
+import itertools
+import os
+
+import mrcfile
+import numpy as np
+import pandas as pd
+
+from gmmhet.engine.imaging.pose import euler_from_rotation, rotation_from_euler
+from gmmhet.engine.io.errors import ParticleError, listing
+from gmmhet.engine.io.stacks import StackCache, stack_shape
+from gmmhet.engine.io.star import ParticleTable, as_relion31, optics_table, read_star, write_star
+from gmmhet.engine.log import log
+
+__all__ = ["ParticleError", "ParticleSet", "read_particles", "write_particles"]
+
+ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+#: RELION's columns in the order of gmmhet.engine.imaging.ctf.CTF_COLUMNS, with the default of those that may be missing
+CTF_LABELS = {"rlnDefocusU": None, "rlnDefocusV": None, "rlnDefocusAngle": 0.0, "rlnVoltage": None, "rlnSphericalAberration": None,
+              "rlnAmplitudeContrast": None, "rlnPhaseShift": 0.0, "rlnCtfBfactor": 0.0, "rlnCtfScalefactor": 1.0}
+
+
+class ParticleSet:
+    """Posed particles with CTF, whose images stay on disk.
+
+    Attributes
+    ----------
+    ids : int64 [n], ``rlnImageId`` or row number from 1; the key of every join.
+    rotation : float32 [n, 3, 3], A of the engine's conventions.
+    shift_angst : float32 [n, 2], where the molecule's origin lies in the image (x, y), minus RELION's origin.
+    ctf : float32 [n, 9], columns gmmhet.engine.imaging.ctf.CTF_COLUMNS.
+    half : int8 [n], half set 1 or 2, 0 where unknown.
+    pixel_size : float, Å/px.
+    box : int, px.
+    path : str, the star file.
+    """
+
+    def __init__(self, table, ids, rotation, shift_angst, ctf, half, pixel_size, stacks, stack_of, slice_of):
+        self._table, self._stacks, self._stack_of, self._slice_of = table, stacks, stack_of, slice_of
+        self._cache, self._poses_changed = StackCache(), False
+        self.ids, self.rotation, self.shift_angst, self.ctf, self.half = ids, rotation, shift_angst, ctf, half
+        self.pixel_size, self.path, self.box = pixel_size, table.path, 0
+
+    def __len__(self):
+        return len(self.ids)
+
+    def read(self, indices):
+        """Images of the given rows.
+
+        Parameters
+        ----------
+        indices : int array [B], rows of this set.
+
+        Returns
+        -------
+        float32 [B, L, L], (y, x), as stored.
+
+        Raises
+        ------
+        ParticleError
+            when an image holds NaN or infinite pixels (names its id and place).
+        """
+        indices = np.atleast_1d(indices)
+        images = np.empty((len(indices), self.box, self.box), np.float32)
+        stack_of, slice_of = self._stack_of[indices], self._slice_of[indices]
+        for number in np.unique(stack_of):
+            places = np.flatnonzero(stack_of == number)
+            places = places[np.argsort(slice_of[places], kind="stable")]
+            images[places] = self._cache.get(self._stacks[number]).read(slice_of[places])
+        finite = np.isfinite(images).all(axis=(1, 2))
+        if not finite.all():
+            bad = indices[np.flatnonzero(~finite)[0]]
+            raise ParticleError("the image of particle id %d (%s) holds NaN or infinite pixels: remove the particle or "
+                                "extract it again" % (self.ids[bad], self._place(bad)))
+        return images
+
+    def _place(self, row):
+        return "%06d@%s" % (self._slice_of[row] + 1, self._stacks[self._stack_of[row]])
+
+    def select(self, indices):
+        """The set with only the given rows, in the given order; open stacks are shared."""
+        indices = np.atleast_1d(indices)
+        subset = copy.copy(self)
+        for name in ("ids", "rotation", "shift_angst", "ctf", "half", "_stack_of", "_slice_of"):
+            setattr(subset, name, getattr(self, name)[indices])
+        subset._table = self._table.select(indices)
+        return subset
+
+    def rows_of(self, ids):
+        """Rows of the given ids, int64 [len(ids)].
+
+        Raises
+        ------
+        ParticleError
+            naming ids that are not in the set.
+        """
+        ids = np.atleast_1d(np.asarray(ids, np.int64))
+        order = np.argsort(self.ids, kind="stable")
+        place = np.minimum(np.searchsorted(self.ids, ids, sorter=order), len(self) - 1)
+        rows = order[place]
+        missing = ids[self.ids[rows] != ids]
+        if len(missing):
+            raise ParticleError("%d ids are not in %s (ids %d to %d): %s" % (
+                len(missing), self.path, self.ids.min(), self.ids.max(), listing(missing)))
+        return rows
+
+    def with_poses(self, rotation, shift_angst):
+        """The set with other orientations [n, 3, 3] and shifts [n, 2] in Å.
+
+        Raises
+        ------
+        ParticleError
+            when the arrays do not have one row per particle.
+        """
+        rotation, shift_angst = np.asarray(rotation, np.float32), np.asarray(shift_angst, np.float32)
+        if rotation.shape != (len(self), 3, 3) or shift_angst.shape != (len(self), 2):
+            raise ParticleError("rotation and shift_angst must be [%d, 3, 3] and [%d, 2], got %s and %s" % (
+                len(self), len(self), list(rotation.shape), list(shift_angst.shape)))
+        moved = copy.copy(self)
+        moved.rotation, moved.shift_angst, moved._poses_changed = rotation, shift_angst, True
+        return moved
+
+    def write_star(self, path):
+        """Write a RELION 3.1 star file that keeps every column and optics group of the input.
+
+        Only angles and shifts are rewritten, and only when they were changed by `with_poses`. Stacks in or below the new file's
+        folder are named relative to it, all others by their absolute path, so that RELION finds them from any working directory.
+        """
+        table = as_relion31(self._table, self.pixel_size, self.box)
+        particles = table.particles.assign(rlnImageName=self._image_names(os.path.dirname(os.path.abspath(path))))
+        if self._poses_changed:
+            particles = particles.assign(**dict(zip(ANGLES, (np.round(a, 6) for a in euler_from_rotation(self.rotation)))))
+        origins = np.round(-self.shift_angst.astype(np.float64), 6) + 0.0
+        for column, axis in ((0, "X"), (1, "Y")):
+            angst, pixels = "rlnOrigin%sAngst" % axis, "rlnOrigin" + axis
+            if self._poses_changed or angst not in particles:
+                particles[angst] = origins[:, column]
+            if self._poses_changed and pixels in particles:
+                particles[pixels] = origins[:, column] / self.pixel_size
+        write_star(path, ParticleTable(path, particles, table.optics, table.others))
+
+    def _image_names(self, folder):
+        names = []
+        for stack in self._stacks:
+            relative = os.path.relpath(stack, folder)
+            names.append(stack if relative.startswith(os.pardir) else relative)
+        return ["%06d@%s" % (number + 1, names[stack]) for number, stack in zip(self._slice_of, self._stack_of)]
+
+
+def read_particles(path):
+    """Read a star file of posed particles, RELION 3.0, 3.1 or later; images stay on disk.
+
+    Everything that can be wrong is looked for here, before long work, except NaN pixels, which `ParticleSet.read` finds.
+    Relative stack paths are searched from the star file's folder, then each folder above it, then the working directory.
+
+    Parameters
+    ----------
+    path : str
+
+    Returns
+    -------
+    ParticleSet
+
+    Raises
+    ------
+    ParticleError
+        when the file, its columns or its stacks cannot be used; the message says what to do.
+    """
+    table = read_star(path)
+    rotation = _rotation(table)
+    ctf = _ctf(table)
+    pixel_size = _pixel_size(table)
+    stacks, stack_of, slice_of = _places(table)
+    particles = ParticleSet(table, _ids(table), rotation, _shift(table, pixel_size), ctf, _half(table), pixel_size,
+                            stacks, stack_of, slice_of)
+    particles.box = _box(particles)
+    return particles
+
+
+def _rotation(table):
+    missing = [label for label in ANGLES if not table.has(label)]
+    if missing:
+        raise ParticleError("%s: particles without projection alignment (missing columns: %s). Give particles from a 3D refinement "
+                            "or classification" % (table.path, ", ".join(missing)))
+    angles = [table.numbers(label) for label in ANGLES]
+    if len(table.particles) > 1 and not np.any(angles):
+        log.warning("%s: all orientations are zero; were these particles aligned?", table.path)
+    return rotation_from_euler(*angles).astype(np.float32)
+
+
+def _shift(table, pixel_size):
+    columns = []
+    for axis in "XY":
+        if table.has("rlnOrigin%sAngst" % axis):
+            columns.append(-table.numbers("rlnOrigin%sAngst" % axis))
+        else:
+            columns.append(-table.numbers("rlnOrigin" + axis, 0.0) * pixel_size)
+    return np.stack(columns, axis=1).astype(np.float32) + np.float32(0)
+
+
+def _ctf(table):
+    required = [label for label, default in CTF_LABELS.items() if default is None and label != "rlnDefocusV"]
+    missing = [label for label in required if not table.has(label)]
+    if missing:
+        raise ParticleError("%s: particles without CTF (missing columns: %s). Estimate the CTF before extracting the particles" % (
+            table.path, ", ".join(missing)))
+    if table.has("rlnCtfDataAreCtfPremultiplied") and np.any(table.numbers("rlnCtfDataAreCtfPremultiplied")):
+        raise ParticleError("%s: the particles are already multiplied by their CTF (rlnCtfDataAreCtfPremultiplied is 1): extract them "
+                            "again without it" % table.path)
+    columns = [table.numbers(label, default) if table.has(label) or default is not None else table.numbers("rlnDefocusU")
+               for label, default in CTF_LABELS.items()]
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def _pixel_size(table):
+    if table.has("rlnImagePixelSize"):
+        sizes = table.numbers("rlnImagePixelSize")
+    elif table.has("rlnDetectorPixelSize") and table.has("rlnMagnification"):
+        sizes = 1e4 * table.numbers("rlnDetectorPixelSize") / table.numbers("rlnMagnification")
+    elif table.has("rlnPixelSize"):
+        sizes = table.numbers("rlnPixelSize")
+    else:
+        raise ParticleError("%s: the pixel size is unknown; expected rlnImagePixelSize in the optics table, or rlnDetectorPixelSize and "
+                            "rlnMagnification" % table.path)
+    if not np.all((sizes > 0) & np.isfinite(sizes)):
+        raise ParticleError("%s: the pixel size must be above zero, got %g Å/px" % (table.path, sizes.min()))
+    if np.ptp(sizes) > 1e-4 * sizes[0]:
+        raise ParticleError("%s: particles must have one pixel size, got %s Å/px: rescale them to one first" % (
+            table.path, listing("%g" % s for s in np.unique(sizes))))
+    return float(sizes[0])
+
+
+def _ids(table):
+    if not table.has("rlnImageId"):
+        return np.arange(1, len(table.particles) + 1, dtype=np.int64)
+    ids = table.numbers("rlnImageId").astype(np.int64)
+    unique, count = np.unique(ids, return_counts=True)
+    if len(unique) < len(ids):
+        raise ParticleError("%s: rlnImageId must be different for every particle, but these occur more than once: %s" % (
+            table.path, listing(unique[count > 1])))
+    return ids
+
+
+def _half(table):
+    half = table.numbers("rlnRandomSubset", 0)
+    return np.where((half == 1) | (half == 2), half, 0).astype(np.int8)
+
+
+def _places(table):
+    """Absolute stack paths, and each particle's stack and 0-based number in it."""
+    names = table.particles["rlnImageName"].astype(str).str
+    parts = names.rpartition("@")
+    single = (parts[0] == "").to_numpy()
+    number = pd.to_numeric(parts[0].where(~single, "1"), errors="coerce").to_numpy(np.float64)
+    bad = np.flatnonzero(~(number >= 1) | (number % 1 != 0))
+    if len(bad):
+        raise ParticleError("%s: rlnImageName of particle row %d is '%s', expected for example '000001@stack.mrcs'" % (
+            table.path, bad[0] + 1, table.particles["rlnImageName"].iloc[bad[0]]))
+    stack_of, stacks = pd.factorize(parts[2].to_numpy(object))
+    return _find_stacks(table.path, stacks), stack_of.astype(np.int32), number.astype(np.int64) - 1
+
+
+def _find_stacks(star, stacks):
+    """Absolute path of every stack."""
+    folder = os.path.dirname(os.path.abspath(star))
+    folders = [folder]
+    while os.path.dirname(folders[-1]) != folders[-1]:
+        folders.append(os.path.dirname(folders[-1]))
+    folders.append(os.getcwd())
+    found = [next((p for p in (os.path.join(f, stack) for f in folders) if os.path.isfile(p)), None) for stack in stacks]
+    missing = [stack for stack, path in zip(stacks, found) if path is None]
+    if missing:
+        raise ParticleError("%s: %d of %d image stacks are missing, the first is '%s'; searched %s, each folder above it and the working "
+                            "directory %s" % (star, len(missing), len(stacks), missing[0], folder, folders[-1]))
+    return [os.path.normpath(path) for path in found]
+
+
+def _box(particles):
+    """The box all images share; also checks that every stack reaches the slices asked of it."""
+    shapes = np.array([stack_shape(path) for path in particles._stacks])
+    ny, nx = shapes[0, 1:]
+    if nx != ny:
+        raise ParticleError("images must be square, got %d x %d px in '%s'" % (nx, ny, particles._stacks[0]))
+    other = np.flatnonzero((shapes[:, 1:] != nx).any(axis=1))
+    if len(other):
+        raise ParticleError("all images must have the same size: '%s' has %d x %d px, but '%s' has %d x %d px" % (
+            particles._stacks[0], nx, ny, particles._stacks[other[0]], shapes[other[0], 2], shapes[other[0], 1]))
+    beyond = np.flatnonzero(particles._slice_of >= shapes[particles._stack_of, 0])
+    if len(beyond):
+        raise ParticleError("particle id %d names image %d of '%s', which holds only %d images (%d particles name images that do not "
+                            "exist)" % (particles.ids[beyond[0]], particles._slice_of[beyond[0]] + 1,
+                                        particles._stacks[particles._stack_of[beyond[0]]],
+                                        shapes[particles._stack_of[beyond[0]], 0], len(beyond)))
+    return int(nx)
+
+
+def write_particles(folder_star_path, stack_path, images, n, rotation, shift_angst, ctf, pixel_size, half=None, ids=None):
+    """Write an MRC stack (float32, streamed) and its RELION 3.1 star file with poses, CTF and half sets.
+
+    Parameters
+    ----------
+    folder_star_path, stack_path : str, the star file and the stack; the star names the stack relative to its own folder.
+    images : iterable of arrays [B, L, L], n images in all.
+    n : int
+    rotation : array [n, 3, 3], A of the engine's conventions.
+    shift_angst : array [n, 2], Å (x, y).
+    ctf : array [n, 9], columns gmmhet.engine.imaging.ctf.CTF_COLUMNS.
+    pixel_size : float, Å/px.
+    half : array [n] of 1 and 2, or None.
+    ids : int array [n], or None for 1 .. n.
+
+    Raises
+    ------
+    ParticleError
+        when `images` does not give n images of one square size.
+    """
+    box = _write_stack(stack_path, images, n, pixel_size)
+    ctf = np.asarray(ctf, np.float64)
+    groups, group_of = np.unique(ctf[:, 3:6], axis=0, return_inverse=True)
+    folder = os.path.dirname(os.path.abspath(folder_star_path))
+    name = os.path.relpath(os.path.abspath(stack_path), folder)
+    columns = {"rlnImageId": np.arange(1, n + 1) if ids is None else np.asarray(ids, np.int64),
+               "rlnImageName": ["%06d@%s" % (i, name) for i in range(1, n + 1)], "rlnOpticsGroup": group_of.reshape(-1) + 1}
+    columns.update({label: np.round(ctf[:, i], 6) for i, label in enumerate(CTF_LABELS) if not 3 <= i <= 5})
+    columns.update(zip(ANGLES, (np.round(a, 6) for a in euler_from_rotation(rotation))))
+    origin = np.round(-np.asarray(shift_angst, np.float64), 6) + 0.0
+    columns.update(rlnOriginXAngst=origin[:, 0], rlnOriginYAngst=origin[:, 1])
+    if half is not None:
+        columns["rlnRandomSubset"] = np.asarray(half, int)
+    optics = optics_table(np.round(groups, 6), pixel_size, box)
+    write_star(folder_star_path, ParticleTable(folder_star_path, pd.DataFrame(columns), optics, {}))
+
+
+def _write_stack(path, images, n, pixel_size):
+    """Stream images into an MRC stack; returns the box."""
+    batches = iter(images)
+    first = np.asarray(next(batches, np.empty((0, 0, 0))))
+    if first.ndim != 3 or first.shape[1] != first.shape[2] or not first.size:
+        raise ParticleError("images must come as arrays [B, L, L], got %s" % list(first.shape))
+    box, done = first.shape[1], 0
+    with mrcfile.new_mmap(path, (n, box, box), mrc_mode=2, overwrite=True) as file:
+        file.set_image_stack()
+        for batch in itertools.chain([first], batches):
+            if batch.shape[1:] != (box, box) or done + len(batch) > n:
+                raise ParticleError("images must be %d arrays of %d x %d px in all, got %s after %d" % (
+                    n, box, box, list(batch.shape), done))
+            file.data[done:done + len(batch)] = batch
+            done += len(batch)
+        file.voxel_size = float(pixel_size)
+    if done < n:
+        raise ParticleError("images must be %d in all, got %d" % (n, done))
+    return box

@@ -1,0 +1,168 @@
+"""Image stacks read lazily: MRC memory-mapped, compressed MRC read whole once, EMAN2 HDF image by image."""
+import os
+import threading
+import warnings
+from collections import OrderedDict
+
+import h5py
+import mrcfile
+import numpy as np
+from mrcfile.dtypes import HEADER_DTYPE
+from mrcfile.utils import dtype_from_mode
+
+from gmmhet.engine.io.errors import ParticleError
+
+_COMPRESSED = (".gz", ".bz2")
+_HDF = (".hdf", ".hdf5", ".h5")
+
+
+def is_hdf(path):
+    """Whether `path` names an EMAN2 HDF stack."""
+    return path.lower().endswith(_HDF)
+
+
+def is_compressed(path):
+    """Whether `path` names a compressed stack, which cannot be memory-mapped."""
+    return path.lower().endswith(_COMPRESSED)
+
+
+def stack_shape(path):
+    """Number of images and their size, from the header alone.
+
+    Returns
+    -------
+    n, ny, nx : int
+
+    Raises
+    ------
+    ParticleError
+        when the file is not a readable stack, or shorter than its header says.
+    """
+    return _open_stack(path, header_only=True).shape
+
+
+def _open_stack(path, header_only=False):
+    if is_hdf(path):
+        return HdfStack(path)
+    if is_compressed(path):
+        return CompressedStack(path, header_only)
+    return MappedStack(path)
+
+
+def _mrc_layout(path, header):
+    """Shape, dtype (native byte order) and offset of the images in an MRC file."""
+    try:
+        dtype = dtype_from_mode(int(header["mode"]))
+    except ValueError:
+        dtype = None
+    shape = tuple(int(header[name]) for name in ("nz", "ny", "nx"))
+    if dtype is None or dtype.kind == "c" or min(shape) < 1:
+        raise ParticleError("stack '%s' is not a readable MRC stack: expected mode 0, 1, 2, 6 or 12, got mode %d with %d images of "
+                            "%d x %d px" % (path, header["mode"], shape[0], shape[2], shape[1]))
+    return shape, dtype, HEADER_DTYPE.itemsize + int(header["nsymbt"])
+
+
+class MappedStack:
+    """An uncompressed MRC stack, memory-mapped. ``shape`` is (n, ny, nx); `read` gives images by 0-based number."""
+
+    def __init__(self, path):
+        size = os.path.getsize(path)
+        if size < HEADER_DTYPE.itemsize:
+            raise ParticleError("stack '%s' is not an MRC file: it has %d bytes, a header has 1024" % (path, size))
+        header = np.fromfile(path, HEADER_DTYPE.newbyteorder("<"), 1)[0]
+        order = ">" if header["machst"][0] == 0x11 else "<"
+        header = np.fromfile(path, HEADER_DTYPE.newbyteorder(order), 1)[0]
+        self.shape, dtype, offset = _mrc_layout(path, header)
+        dtype = dtype.newbyteorder(order)
+        whole = (size - offset) // (dtype.itemsize * self.shape[1] * self.shape[2])
+        if whole < self.shape[0]:
+            raise ParticleError("stack '%s' is cut short: its header says %d images, the file holds %d whole ones" % (
+                path, self.shape[0], max(whole, 0)))
+        self._data = np.memmap(path, dtype, "r", offset, self.shape)
+
+    def read(self, numbers):
+        return self._data[numbers]
+
+
+class CompressedStack:
+    """A gzip or bzip2 MRC stack, uncompressed into memory when opened."""
+
+    def __init__(self, path, header_only=False):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)
+                with mrcfile.open(path, permissive=True, header_only=header_only) as file:
+                    self.shape, _, _ = _mrc_layout(path, file.header)
+                    self._data = None if header_only else file.data
+        except (OSError, EOFError) as error:
+            raise ParticleError("stack '%s' cannot be uncompressed: %s" % (path, error)) from None
+        if not header_only:
+            if self._data is None:
+                raise ParticleError("stack '%s' is cut short: its header says %d images" % (path, self.shape[0]))
+            self._data = self._data.reshape(self.shape)
+
+    def read(self, numbers):
+        return self._data[numbers]
+
+
+class HdfStack:
+    """An EMAN2 HDF stack: image i is the dataset ``/MDF/images/i/image``; integers are scaled back by EMAN2's stored range."""
+
+    def __init__(self, path):
+        try:
+            self._images = h5py.File(path, "r")["MDF/images"]
+            names = [name for name in self._images if name.isdigit()]
+            first = self._images[min(names, key=int)]["image"]
+        except (OSError, KeyError, ValueError) as error:
+            raise ParticleError("stack '%s' is not an EMAN2 HDF stack with images under /MDF/images: %s" % (path, error)) from None
+        self.shape = (max(int(name) for name in names) + 1, *first.shape[-2:])
+
+    def read(self, numbers):
+        images = np.empty((len(numbers), *self.shape[1:]), np.float32)
+        for image, number in zip(images, numbers):
+            if "%d" % number not in self._images:
+                raise ParticleError("stack '%s' has no image %d under /MDF/images" % (self._images.file.filename, number))
+            image[...] = _hdf_image(self._images["%d" % number])
+        return images
+
+
+def _hdf_image(group):
+    values, attributes = group["image"][()], group.attrs
+    values = values.reshape(values.shape[-2:])
+    bits = int(np.ravel(attributes.get("EMAN.stored_renderbits", 0))[0])
+    if values.dtype.kind not in "iu" or bits <= 0:
+        return values
+    low, high = (float(np.ravel(attributes["EMAN.stored_render" + end])[0]) for end in ("min", "max"))
+    return low + values.astype(np.float32) * ((high - low) / (2.0 ** bits - 1.0))
+
+
+class StackCache:
+    """The stacks opened last, shared by all the subsets of a particle set; several threads may read at once.
+
+    Parameters
+    ----------
+    most_mapped, most_whole : int, how many memory-mapped (or HDF) and how many uncompressed stacks stay open.
+    """
+
+    def __init__(self, most_mapped=64, most_whole=2):
+        self._most = {False: most_mapped, True: most_whole}
+        self._open = {False: OrderedDict(), True: OrderedDict()}
+        self._lock = threading.Lock()
+
+    def get(self, path):
+        """The stack at `path`, opened when it is not open yet."""
+        whole = is_compressed(path)
+        stacks = self._open[whole]
+        with self._lock:
+            if path not in stacks:
+                stacks[path] = _open_stack(path)
+                if len(stacks) > self._most[whole]:
+                    stacks.popitem(last=False)
+            stacks.move_to_end(path)
+            return stacks[path]
+
+    def __getstate__(self):
+        return {"most_mapped": self._most[False], "most_whole": self._most[True]}
+
+    def __setstate__(self, state):
+        self.__init__(**state)

@@ -1,0 +1,75 @@
+"""Maps: MRC files to arrays [z, y, x] and back."""
+import os
+import warnings
+
+import mrcfile
+import numpy as np
+
+from gmmhet.engine.io.errors import MapError
+
+__all__ = ["MapError", "read_map", "write_map"]
+
+
+def read_map(path):
+    """Read a cubic map.
+
+    The header's origin is ignored: the origin is the box centre, pixel ``L // 2``.
+
+    Parameters
+    ----------
+    path : str, an MRC file, also compressed (.gz, .bz2).
+
+    Returns
+    -------
+    array : [L, L, L] float32, indexed [z, y, x].
+    pixel_size : float, Å/px.
+
+    Raises
+    ------
+    MapError
+        when the file is missing or no MRC file, the map is not cubic, has no pixel size or holds NaN.
+    """
+    if not os.path.isfile(path):
+        raise MapError("map '%s' does not exist" % path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            with mrcfile.open(path, permissive=True) as file:
+                data, voxel = file.data, file.voxel_size.copy()
+    except (ValueError, OSError, EOFError) as error:
+        raise MapError("map '%s' is not a readable MRC file: %s" % (path, error)) from None
+    if data is None:
+        raise MapError("map '%s' is not a readable MRC file: it is shorter than its header says, or not MRC" % path)
+    _check_map(path, data, voxel)
+    return np.asarray(data, np.float32), float(voxel.x)
+
+
+def _check_map(path, data, voxel):
+    if data.ndim != 3 or len(set(data.shape)) != 1:
+        raise MapError("map '%s' must be a cube, got %s voxels: pad or crop it" % (path, " x ".join(str(s) for s in data.shape[::-1])))
+    if np.iscomplexobj(data):
+        raise MapError("map '%s' holds a Fourier transform (MRC mode 4), expected densities" % path)
+    sizes = np.array([voxel.x, voxel.y, voxel.z], np.float64)
+    if not (np.isfinite(sizes).all() and (sizes > 0).all() and np.ptp(sizes) < 1e-3 * sizes[0]):
+        raise MapError("map '%s' must have one pixel size above zero in its header, got %g, %g, %g Å/px: set it, for example with "
+                       "relion_image_handler --angpix ... --rescale_angpix ..." % (path, *sizes))
+    bad = int(data.size - np.count_nonzero(np.isfinite(data)))
+    if bad:
+        raise MapError("map '%s' holds %d voxels that are NaN or infinite" % (path, bad))
+
+
+def write_map(path, array, pixel_size):
+    """Write a map as MRC mode 2 with origin zero; an existing file is replaced.
+
+    Parameters
+    ----------
+    path : str
+    array : [L, L, L], indexed [z, y, x].
+    pixel_size : float, Å/px.
+    """
+    array = np.ascontiguousarray(array, np.float32)
+    if array.ndim != 3:
+        raise MapError("a map must have three axes [z, y, x], got %d for '%s'" % (array.ndim, path))
+    with mrcfile.new(path, data=array, overwrite=True) as file:
+        file.voxel_size = float(pixel_size)
+        file.set_volume()
