@@ -1,0 +1,82 @@
+"""The Gaussian mixture: centres, amplitudes, widths; its map and its file formats."""
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A sum of N isotropic Gaussians.
+
+    Attributes
+    ----------
+    centers : float32 [N, 3], x, y, z in Å from the box centre.
+    amplitudes : float32 [N], integral of each Gaussian.
+    widths : float32 [N], standard deviation, Å.
+    """
+
+    centers: np.ndarray
+    amplitudes: np.ndarray
+    widths: np.ndarray
+
+    def __len__(self):
+        return len(self.centers)
+
+    @property
+    def radius_angst(self):
+        """Distance from the box centre that holds all centres and two widths around them."""
+        return float(np.max(np.linalg.norm(self.centers, axis=1) + 2 * self.widths))
+
+    def select(self, chosen):
+        """The mixture of the chosen components (index or bool array)."""
+        return Mixture(self.centers[chosen], self.amplitudes[chosen], self.widths[chosen])
+
+    def save(self, path, **extra):
+        """Write an npz with centers, amplitudes, widths and any `extra` arrays."""
+        np.savez(path, centers=np.float32(self.centers), amplitudes=np.float32(self.amplitudes), widths=np.float32(self.widths), **extra)
+
+    @classmethod
+    def load(cls, path):
+        """Read what `save` wrote."""
+        with np.load(path) as data:
+            return cls(data["centers"], data["amplitudes"], data["widths"])
+
+
+def render(mixture, box, pixel_size):
+    """Density map of a mixture, float32 [L, L, L] indexed [z, y, x], with the origin at voxel L//2.
+
+    Each Gaussian is the product of three one-dimensional ones, sampled at the voxel centres, as in `imaging.projection`. The
+    value is density per Å^3 times the voxel's volume over its depth, so that the sum along z is the projection.
+    """
+    axis = (np.arange(box) - box // 2) * pixel_size
+    norm = 1.0 / (np.sqrt(2 * np.pi) * mixture.widths[:, None])
+    lines = [norm * np.exp(-0.5 * ((axis[None] - mixture.centers[:, i:i + 1]) / mixture.widths[:, None]) ** 2) for i in range(3)]
+    x, y, z = (line.astype(np.float32) for line in lines)
+    z = z * (mixture.amplitudes[:, None] * pixel_size).astype(np.float32)
+    volume = np.empty((box, box, box), np.float32)
+    for row in range(box):
+        volume[:, row] = z.T @ (y[:, row:row + 1] * x)
+    return volume
+
+
+def write_cif(path, mixture, name="gmm"):
+    """Pseudo-atoms as mmCIF: one atom a Gaussian; occupancy is amplitude over the largest, B factor is 8 pi^2 s^2."""
+    write_cif_models(path, [mixture], name)
+
+
+def write_cif_models(path, mixtures, name="gmm"):
+    """Several mixtures of equal length as the models of one mmCIF file (a trajectory)."""
+    top = max(float(np.max(np.abs(m.amplitudes))) for m in mixtures)
+    columns = ("group_PDB id type_symbol label_atom_id label_alt_id label_comp_id label_asym_id label_entity_id label_seq_id "
+               "Cartn_x Cartn_y Cartn_z occupancy B_iso_or_equiv auth_seq_id auth_asym_id pdbx_PDB_model_num").split()
+    with open(path, "w", encoding="ascii") as f:
+        f.write("data_%s\n#\nloop_\n" % name + "".join("_atom_site.%s\n" % c for c in columns))
+        serial = 0
+        for model, mixture in enumerate(mixtures, 1):
+            occupancy = mixture.amplitudes / top if top > 0 else mixture.amplitudes
+            bfactor = 8 * np.pi**2 * mixture.widths**2
+            for i, (x, y, z) in enumerate(mixture.centers):
+                serial += 1
+                f.write("HETATM %d C GMM . GMM A 1 %d %.3f %.3f %.3f %.4f %.2f %d A %d\n" % (
+                    serial, i + 1, x, y, z, occupancy[i], bfactor[i], i + 1, model))
+        f.write("#\n")

@@ -1,0 +1,73 @@
+"""Which Gaussians may vary: regions given as a map, a sphere or a list."""
+import os
+
+import numpy as np
+
+from gmmhet.engine.io.volumes import read_map
+
+
+class RegionError(ValueError):
+    """A region cannot be read or selects nothing."""
+
+
+def region_mask(spec, centers):
+    """Gaussians inside a region.
+
+    Parameters
+    ----------
+    spec : str; '' (all), 'sphere:x,y,z,radius' in Å from the box centre, an MRC mask map, or a text file of numbers from 1.
+    centers : array [N, 3], Å.
+
+    Returns
+    -------
+    bool array [N].
+
+    Raises
+    ------
+    RegionError
+        when the region cannot be read or holds no Gaussian.
+    """
+    if not spec:
+        return np.ones(len(centers), bool)
+    if spec.startswith("sphere:"):
+        inside = _in_sphere(spec, centers)
+    elif not os.path.exists(spec):
+        raise RegionError("region '%s' is neither an existing file nor 'sphere:x,y,z,radius'" % spec)
+    elif spec.endswith((".txt", ".csv")):
+        inside = _listed(spec, len(centers))
+    else:
+        inside = sample_map(*read_map(spec), centers) > 0.5
+    if not inside.any():
+        raise RegionError("region '%s' selects none of the %d Gaussians: check its position (Å from the box centre, x,y,z)" % (
+            spec, len(centers)))
+    return inside
+
+
+def sample_map(volume, pixel_size, centers):
+    """Value of a map (its centre at voxel L//2) at the voxel nearest to each centre [N, 3] Å; 0 outside the box."""
+    index = np.round(centers[:, ::-1] / pixel_size).astype(int) + np.array(volume.shape) // 2
+    valid = np.all((index >= 0) & (index < volume.shape), axis=1)
+    values = np.zeros(len(centers), np.float32)
+    values[valid] = volume[tuple(index[valid].T)]
+    return values
+
+
+def _in_sphere(spec, centers):
+    try:
+        x, y, z, radius = (float(v) for v in spec[len("sphere:"):].split(","))
+    except ValueError:
+        raise RegionError("region '%s' must be 'sphere:x,y,z,radius', four numbers in Å" % spec) from None
+    return np.linalg.norm(centers - np.array([x, y, z]), axis=1) <= radius
+
+
+def _listed(path, count):
+    try:
+        numbers = np.loadtxt(path, dtype=int, delimiter="," if path.endswith(".csv") else None, ndmin=1).ravel()
+    except ValueError as error:
+        raise RegionError("region file '%s' must hold whole numbers from 1: %s" % (path, error)) from None
+    if len(numbers) and (numbers.min() < 1 or numbers.max() > count):
+        raise RegionError("region file '%s' names Gaussian %d; the model has Gaussians 1 to %d" % (
+            path, numbers.min() if numbers.min() < 1 else numbers.max(), count))
+    inside = np.zeros(count, bool)
+    inside[numbers - 1] = True
+    return inside

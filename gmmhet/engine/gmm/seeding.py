@@ -1,0 +1,52 @@
+"""Where the Gaussians of a neutral model start."""
+import numpy as np
+from scipy.ndimage import gaussian_filter
+from sklearn.cluster import MiniBatchKMeans
+
+
+def smooth_to(volume, pixel_size, resolution_angst):
+    """The map blurred so that details finer than `resolution_angst` fade (standard deviation resolution / 5)."""
+    return gaussian_filter(volume, resolution_angst / 5 / pixel_size)
+
+
+def find_threshold(volume):
+    """Density level of the molecule's surface: Otsu's threshold between solvent and molecule, halved to keep weak density.
+
+    The histogram is taken over positive densities; see Otsu (1979).
+    """
+    positive = volume[volume > 0]
+    if not positive.size:
+        raise ValueError("the map holds no positive density: is its contrast inverted (density must be white)?")
+    counts, edges = np.histogram(positive, 256)
+    levels = 0.5 * (edges[1:] + edges[:-1])
+    below, total = np.cumsum(counts), np.cumsum(counts * levels)
+    share = below / below[-1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = (total[-1] / below[-1] * share - total / below[-1]) ** 2 / (share * (1 - share))
+    return 0.5 * float(levels[np.nanargmax(between[:-1])])
+
+
+def count_for(volume, threshold, pixel_size, resolution_angst):
+    """Number of Gaussians for a target resolution: molecule's volume over the cube of the spacing (half the resolution)."""
+    spacing = 0.5 * resolution_angst
+    return int(max(8, np.ceil(np.sum(volume > threshold) * (pixel_size / spacing) ** 3)))
+
+
+def seed_centers(volume, threshold, pixel_size, count, seed):
+    """k-means of the voxels above `threshold`, each weighted by its density: centres [count, 3], Å, x y z.
+
+    Raises
+    ------
+    ValueError
+        when fewer voxels than `count` lie above the threshold.
+    """
+    index = np.argwhere(volume > threshold)
+    if len(index) < count:
+        raise ValueError("only %d voxels lie above the density threshold %.4g, fewer than the %d Gaussians asked for: "
+                         "lower --threshold or --n-gaussians" % (len(index), threshold, count))
+    points = (index - np.array(volume.shape) // 2)[:, ::-1] * pixel_size
+    weight = volume[tuple(index.T)]
+    rng = np.random.default_rng(seed)
+    start = points[rng.choice(len(points), count, replace=False, p=weight / weight.sum())]
+    means = MiniBatchKMeans(count, init=start, n_init=1, batch_size=max(4096, 3 * count), max_iter=30, random_state=seed)
+    return means.fit(points, sample_weight=weight).cluster_centers_.astype(np.float32)

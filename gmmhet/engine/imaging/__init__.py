@@ -1,0 +1,1 @@
+"""Image formation: Fourier grids, poses, contrast transfer, projection of Gaussian mixtures."""

@@ -1,0 +1,79 @@
+"""From network outputs to Gaussian models: bounded, smooth over neighbours, exactly neutral where nothing may vary."""
+import numpy as np
+import tensorflow as tf
+from sklearn.cluster import KMeans
+
+from gmmhet.engine.config import COLUMNS
+
+#: typical size of one unit of network output: relative amplitude (logit), Å, log-width
+POSITION_UNIT_ANGST, WIDTH_UNIT = 5.0, 0.2
+
+
+def anchor_weights(centers, smoothness_angst, seed=0):
+    """Weights [N, M] that spread the values at M anchors over the Gaussians.
+
+    Anchors are k-means centres, as many as cubes of edge `smoothness_angst` hold Gaussians; the weight falls off as a Gaussian of that
+    standard deviation and each row sums to 1. Smoothness 0 gives every Gaussian its own anchor.
+    """
+    count = len(centers)
+    if smoothness_angst <= 0 or count < 4:
+        return np.eye(count, dtype=np.float32)
+    anchors = len(np.unique(np.floor(centers / smoothness_angst), axis=0))
+    points = KMeans(anchors, n_init=1, random_state=seed).fit(centers).cluster_centers_
+    distance2 = np.sum((centers[:, None] - points[None]) ** 2, axis=-1)
+    weights = np.exp(-0.5 * (distance2 - distance2.min(1, keepdims=True)) / smoothness_angst**2)
+    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+
+
+class Deformation:
+    """Network outputs to changes of a neutral mixture.
+
+    Amplitudes stay between 0 and a ceiling by a logistic curve, positions within `reach` of neutral by a hyperbolic tangent, widths
+    within a factor e^(+-0.5). Output 0 is neutral, and a Gaussian outside `free` is neutral whatever the output.
+
+    Parameters
+    ----------
+    neutral : Mixture.
+    free : bool array [N].
+    columns : tuple of COLUMNS that may vary.
+    smoothness_angst : float, see `anchor_weights`.
+    """
+
+    def __init__(self, neutral, free, columns, smoothness_angst):
+        self.columns = tuple(c for c in COLUMNS if c in columns)
+        self.free = np.asarray(free, bool)
+        self.reach_angst = 0.5 * neutral.radius_angst
+        inner = anchor_weights(neutral.centers[self.free], smoothness_angst)
+        weights = np.zeros((len(neutral), inner.shape[1]), np.float32)
+        weights[self.free] = inner
+        self.weights = tf.constant(weights)
+        self.anchors = inner.shape[1]
+        self.sizes = tuple({"amplitude": 1, "position": 3, "width": 1}[c] * self.anchors for c in self.columns)
+        self._centers, self._amplitudes, self._widths = (tf.constant(np.float32(a)) for a in (
+            neutral.centers, neutral.amplitudes, neutral.widths))
+        ceiling = np.maximum(2 * neutral.amplitudes, 1.5 * np.percentile(neutral.amplitudes, 95))
+        self._ceiling = tf.constant(np.float32(ceiling))
+        share = np.clip(neutral.amplitudes / ceiling, 1e-4, 1 - 1e-4)
+        self._logit, self._share = tf.constant(np.float32(np.log(share / (1 - share)))), tf.constant(np.float32(share))
+
+    @property
+    def outputs(self):
+        """Number of network outputs."""
+        return sum(self.sizes)
+
+    def apply(self, u):
+        """Mixtures of network outputs u [B, outputs]: centers [B, N, 3], amplitudes [B, N], widths [B, N]."""
+        batch = tf.shape(u)[0]
+        parts = dict(zip(self.columns, tf.split(u, self.sizes, axis=1)))
+        ones = tf.ones([batch, 1])
+        centers, amplitudes, widths = self._centers[None] * ones[..., None], self._amplitudes * ones, self._widths * ones
+        if "position" in parts:
+            moved = tf.einsum("nm,bmc->bnc", self.weights, tf.reshape(parts["position"], [batch, self.anchors, 3]))
+            centers += self.reach_angst * tf.tanh(moved * (POSITION_UNIT_ANGST / self.reach_angst))
+        if "amplitude" in parts:
+            change = tf.matmul(parts["amplitude"], self.weights, transpose_b=True)
+            amplitudes += self._ceiling * (tf.sigmoid(self._logit + change) - self._share)
+        if "width" in parts:
+            change = WIDTH_UNIT * tf.matmul(parts["width"], self.weights, transpose_b=True)
+            widths *= tf.exp(0.5 * tf.tanh(2.0 * change))
+        return centers, amplitudes, widths

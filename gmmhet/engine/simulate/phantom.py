@@ -1,0 +1,123 @@
+"""Phantoms: pseudo-atomic models with a known coordinate that moves a domain, removes a part, or does nothing."""
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from gmmhet.engine.gmm.mixture import Mixture
+
+#: unequal populations of the assembly states, and the parts (1 to 4) that each state lacks
+ASSEMBLY_STATES = ((0.35, ()), (0.25, (1,)), (0.2, (2,)), (0.12, (1, 3)), (0.08, (2, 4)))
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """A family of mixtures indexed by a coordinate.
+
+    Attributes
+    ----------
+    kind : hinge, assembly, c3 or null.
+    base : Mixture at rest.
+    part : int [N]; hinge: 1 on the arm; c3: 1 to 3 on the three arms; assembly: 1 to 4 on the parts that can be absent; else 0.
+    pivot, axis : [3] Å and unit vector of the hinge (c3: of unit 1; the others by symmetry).
+    angle_deg : largest rotation to either side.
+    """
+
+    kind: str
+    base: Mixture
+    part: np.ndarray
+    pivot: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    axis: np.ndarray = field(default_factory=lambda: np.array([0.0, 0.0, 1.0]))
+    angle_deg: float = 0.0
+
+    def turned(self, angle_deg, unit=1):
+        """The mixture with arm `unit` turned by an angle."""
+        turn_unit = Rotation.from_euler("z", 120.0 * (unit - 1), degrees=True)
+        pivot = turn_unit.apply(self.pivot)
+        turn = Rotation.from_rotvec(np.radians(angle_deg) * turn_unit.apply(self.axis))
+        arm = self.part == unit
+        centers = self.base.centers.copy()
+        centers[arm] = turn.apply(centers[arm] - pivot) + pivot
+        return Mixture(centers.astype(np.float32), self.base.amplitudes, self.base.widths)
+
+    def in_state(self, state):
+        """The mixture of an assembly state (from 0)."""
+        absent = np.isin(self.part, ASSEMBLY_STATES[state][1])
+        return Mixture(self.base.centers, np.where(absent, 0, self.base.amplitudes).astype(np.float32), self.base.widths)
+
+    def at(self, coordinate):
+        """The mixture at a coordinate: (unit, angle in degrees) for hinge and c3, (state, 0) for assembly."""
+        first, second = coordinate
+        if self.kind in ("hinge", "c3"):
+            return self.turned(second, int(first))
+        return self.in_state(int(first)) if self.kind == "assembly" else self.base
+
+    def draw(self, n, rng):
+        """Random coordinates [n, 2] (see `at`)."""
+        angle = rng.uniform(-self.angle_deg, self.angle_deg, n)
+        if self.kind == "assembly":
+            return np.stack([rng.choice(len(ASSEMBLY_STATES), n, p=[p for p, _ in ASSEMBLY_STATES]), np.zeros(n)], 1).astype(float)
+        if self.kind == "c3":
+            return np.stack([rng.integers(1, 4, n), angle], 1).astype(float)
+        return np.stack([np.ones(n), angle if self.kind == "hinge" else np.zeros(n)], 1)
+
+    def grid(self, points=25):
+        """Coordinates that cover the family [G, 2] with their prior probabilities [G]."""
+        angle = np.linspace(-self.angle_deg, self.angle_deg, points)
+        if self.kind == "assembly":
+            return np.array([[s, 0.0] for s in range(len(ASSEMBLY_STATES))]), np.array([p for p, _ in ASSEMBLY_STATES])
+        if self.kind == "null":
+            return np.array([[1.0, 0.0]]), np.ones(1)
+        units = (1, 2, 3) if self.kind == "c3" else (1,)
+        coordinates = np.array([[u, a] for u in units for a in angle])
+        return coordinates, np.full(len(coordinates), 1.0 / len(coordinates))
+
+
+def make_phantom(kind, radius_angst, width_angst, angle_deg, seed):
+    """A lumpy pseudo-molecule of about `radius_angst` made of Gaussians of `width_angst`.
+
+    hinge and null: a core with an arm; assembly: a core with four parts; c3: three arms around a core.
+    """
+    rng = np.random.default_rng(seed)
+    r, spacing = radius_angst, 2.0 * width_angst
+    core = _ellipsoid((0, 0, -0.1 * r), (0.55 * r, 0.5 * r, 0.45 * r), spacing, rng)
+    if kind == "assembly":
+        directions = ((0.75, 0, 0.3), (-0.7, 0.3, 0.2), (0, -0.75, 0.1), (0.1, 0.6, -0.6))
+        parts = [_ellipsoid(r * np.array(d), (0.26 * r, 0.22 * r, 0.2 * r), spacing, rng) for d in directions]
+        pivot, axis, units = np.zeros(3), np.array([0.0, 0.0, 1.0]), parts
+    elif kind == "c3":
+        core = _symmetric(core[_sector(core)])
+        arm = _ellipsoid((0.72 * r, 0, 0.45 * r), (0.2 * r, 0.2 * r, 0.4 * r), spacing, rng)
+        units = [Rotation.from_euler("z", 120.0 * j, degrees=True).apply(arm) for j in range(3)]
+        pivot, axis = np.array([0.5 * r, 0, 0.1 * r]), np.array([0.0, 1.0, 0.0])
+    else:
+        units = [_ellipsoid((0.3 * r, 0, 0.72 * r), (0.24 * r, 0.22 * r, 0.42 * r), spacing, rng)]
+        pivot, axis = np.array([0.2 * r, 0, 0.3 * r]), np.array([0.0, 1.0, 0.0])
+    centers = np.concatenate([core] + units)
+    part = np.concatenate([np.full(len(p), i) for i, p in enumerate([core] + units)])
+    amplitudes = rng.uniform(0.6, 1.4, len(centers))
+    if kind == "c3":
+        unit_amplitudes = rng.uniform(0.6, 1.4, len(core) // 3), rng.uniform(0.6, 1.4, len(units[0]))
+        amplitudes = np.concatenate([np.tile(unit_amplitudes[0], 3), np.tile(unit_amplitudes[1], 3)])
+    base = Mixture(centers.astype(np.float32), amplitudes.astype(np.float32), np.full(len(centers), width_angst, np.float32))
+    return Phantom(kind, base, part, pivot, axis, angle_deg if kind in ("hinge", "c3") else 0.0)
+
+
+def _ellipsoid(middle, semi_axes, spacing, rng):
+    """Jittered lattice points of an ellipsoid with random holes, [n, 3] Å: texture that orientations can hold on to."""
+    middle, semi_axes = np.array(middle, float), np.array(semi_axes, float)
+    axes = [np.arange(-s, s + spacing, spacing) for s in semi_axes]
+    lattice = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+    lattice = lattice + rng.normal(0, 0.25 * spacing, lattice.shape)
+    inside = np.sum((lattice / semi_axes) ** 2, axis=1) <= 1
+    return middle + lattice[inside & (rng.random(len(lattice)) < 0.7)]
+
+
+def _sector(points):
+    """Points within 60 degrees of the x axis in azimuth."""
+    return np.abs(np.degrees(np.arctan2(points[:, 1], points[:, 0]))) <= 60
+
+
+def _symmetric(points):
+    """The three copies of points under C3."""
+    return np.concatenate([Rotation.from_euler("z", 120.0 * j, degrees=True).apply(points) for j in range(3)])

@@ -1,0 +1,69 @@
+"""Scores of a result against the truth: always quoted as a fraction of the oracle's."""
+import numpy as np
+from scipy.stats import spearmanr
+from sklearn.linear_model import LinearRegression
+from sklearn.metrics import adjusted_rand_score
+from sklearn.neighbors import KNeighborsRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+
+
+def information(z, truth, seed=0):
+    """R^2 of the truth regressed on z: the better of a quadratic fit and 50 nearest neighbours.
+
+    Fitted on one random half of the particles and scored on the other.
+
+    Parameters
+    ----------
+    z : array [n, D].
+    truth : array [n].
+    """
+    order = np.random.default_rng(seed).permutation(len(z))
+    fitted, scored = order[:len(z) // 2], order[len(z) // 2:]
+    neighbours = max(1, min(50, len(fitted) // 4))
+    models = (make_pipeline(StandardScaler(), PolynomialFeatures(2), LinearRegression()),
+              make_pipeline(StandardScaler(), KNeighborsRegressor(neighbours)))
+    return float(max(m.fit(z[fitted], truth[fitted]).score(z[scored], truth[scored]) for m in models))
+
+
+def rank_correlation(z, truth):
+    """Absolute Spearman correlation of the first principal axis of z [n, D] with the truth [n]."""
+    centred = z - z.mean(0)
+    axis = np.linalg.svd(centred, full_matrices=False)[2][0]
+    return float(abs(spearmanr(centred @ axis, truth)[0]))
+
+
+def score_all(kind, truth, estimate):
+    """Scores of an estimate (latents or labels) of a simulated set.
+
+    Parameters
+    ----------
+    kind : hinge, assembly, c3 or null.
+    truth : dict of `oracle.truths`.
+    estimate : dict with z [n, D] (hinge), z [n, 3, D] (c3) or state [n] (assembly).
+
+    Returns
+    -------
+    dict of named figures.
+    """
+    if kind == "hinge":
+        return dict(r2=information(estimate["z"], truth["angle"]), rank_correlation=rank_correlation(estimate["z"], truth["angle"]))
+    if kind == "assembly":
+        return dict(adjusted_rand_index=float(adjusted_rand_score(truth["state"], estimate["state"])))
+    if kind == "c3":
+        z = estimate["z"]
+        flat = truth["unit_angles"].reshape(-1)
+        return dict(r2=information(z.reshape(-1, z.shape[-1]), flat),
+                    rank_correlation=rank_correlation(z.reshape(-1, z.shape[-1]), flat))
+    return {}
+
+
+def oracle_scores(kind, truth, estimate):
+    """The oracle's figures under the same names as `score_all`."""
+    if kind == "hinge":
+        return score_all(kind, truth, dict(z=estimate["angle"][:, None]))
+    if kind == "c3":
+        figures = score_all(kind, truth, dict(z=estimate["unit_angles"][..., None]))
+        figures["unit_identified"] = float(np.mean(estimate["unit"] == truth["unit"]))
+        return figures
+    return score_all(kind, truth, estimate)
