@@ -7,6 +7,6 @@ sys.path.insert(0, os.path.join(ROOT, "tools"))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-import environment  # noqa: E402
+import environment
 
 environment.apply(os.path.join(ROOT, "test_out", "scipion"))

@@ -69,8 +69,8 @@ def configure():
         return
     os.makedirs(config, exist_ok=True)
     command = "import importlib.util, sys; sys.argv[1:] = ['config', '--unattended']; from scipion.__main__ import main; main()"
-    done = subprocess.run([sys.executable, "-c", command], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, universal_newlines=True)
+    done = subprocess.run([sys.executable, "-c", command], check=False, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True)
     if not os.path.exists(os.path.join(config, "hosts.conf")):
         raise RuntimeError("'scipion config --unattended' wrote no hosts.conf in %s:\n%s" % (config, done.stdout))
 
