@@ -1,0 +1,155 @@
+"""Maps from posed images: insertion in Fourier space, CTF correction, gridding correction."""
+import os
+
+import numba
+import numpy as np
+from scipy import fft
+
+from gmmhet.engine.imaging.ctf import ctf_values
+from gmmhet.engine.imaging.pose import symmetry_matrices
+from gmmhet.engine.log import progress
+from gmmhet.engine.losses.fsc import soft_sphere
+from gmmhet.engine.reconstruction.insertion import insert_slices
+
+#: weight added to the denominator, as a fraction of its mean over the shell
+REGULARISATION = 0.01
+
+
+class Accumulator:
+    """Running sums of a reconstruction, ``sum CTF F`` and ``sum CTF^2``; memory is 12 bytes * (padding * box)^3 / 2.
+
+    Images are padded with zeros before their transform, so that a slice is sampled as finely as the grid that receives it.
+
+    Parameters
+    ----------
+    box : int, px.
+    pixel_size : float, Å/px.
+    symmetry : str, cN or dN.
+    padding : int
+    max_resolution_angst : float, finest detail kept; 0 goes to the last shell below Nyquist.
+    """
+
+    def __init__(self, box, pixel_size, symmetry="c1", padding=2, max_resolution_angst=0.0):
+        self.box, self.pixel_size, self.padded = box, pixel_size, box * padding
+        shell = (box - 1) // 2
+        if max_resolution_angst > 0:
+            shell = min(shell, max(1, int(box * pixel_size / max_resolution_angst)))
+        self.radius = min(int((shell + 0.5) * padding), self.padded // 2 - 1)
+        self._symmetry = symmetry_matrices(symmetry)
+        shape = (2 * self.radius + 3, 2 * self.radius + 3, self.radius + 2)
+        self._numerator, self._denominator = np.zeros(shape, np.complex64), np.zeros(shape, np.float32)
+
+    def add(self, images, rotation, shift_angst, ctf):
+        """Insert images at all their symmetry-related orientations.
+
+        Parameters
+        ----------
+        images : array [B, L, L]
+        rotation : array [B, 3, 3], A.
+        shift_angst : array [B, 2], where the molecule's origin lies in the image.
+        ctf : array [B, 9], columns CTF_COLUMNS.
+        """
+        step = 1.0 / (self.padded * self.pixel_size)
+        ky = (fft.fftfreq(self.padded, 1.0 / self.padded) * step)[:, None]
+        kx = (np.arange(self.padded // 2 + 1) * step)[None, :]
+        transfer = np.asarray(ctf_values(ctf, kx, ky))
+        origin = np.asarray(shift_angst, np.float64) + self.box // 2 * self.pixel_size
+        ramp_x = np.exp(2j * np.pi * kx[None] * origin[:, 0, None, None]).astype(np.complex64)
+        ramp_y = np.exp(2j * np.pi * ky[None] * origin[:, 1, None, None]).astype(np.complex64)
+        values = fft.rfft2(np.asarray(images, np.float32), (self.padded, self.padded), workers=numba.get_num_threads())
+        values *= ramp_x
+        values *= ramp_y
+        values *= transfer
+        n_slabs = min(4 * numba.get_num_threads(), self._numerator.shape[0])
+        for matrix in self._symmetry:
+            turned = np.ascontiguousarray(np.asarray(rotation, np.float64) @ matrix)
+            insert_slices(self._numerator, self._denominator, values, transfer**2, turned, self.radius, n_slabs)
+
+    def merge(self, other):
+        """Add the sums of another accumulator of the same settings."""
+        self._numerator += other._numerator
+        self._denominator += other._denominator
+
+    def map(self):
+        """The map [L, L, L] float32, zero outside the sphere that touches the box's faces (edge of 2 px)."""
+        volume = fft.irfftn(self._transform(), (self.padded,) * 3, overwrite_x=True, workers=numba.get_num_threads())
+        kept = np.arange(-(self.box // 2), self.box - self.box // 2)
+        volume = volume[np.ix_(kept % self.padded, kept % self.padded, kept % self.padded)]
+        gridding = np.sinc(kept / self.padded) ** 2      # transform of the trilinear kernel
+        volume /= (gridding[:, None, None] * gridding[None, :, None] * gridding[None, None, :]).astype(np.float32)
+        return volume * soft_sphere(self.box, self.box / 2 - 2, 2.0)
+
+    def _transform(self):
+        """``numerator / (denominator + regularisation)`` in rfftn's order, complex64 [P, P, P//2+1]."""
+        radius, inner = self.radius, slice(1, -1)
+        first = self._numerator[:, :, 0], self._denominator[:, :, 0]
+        planes = [plane + plane[::-1, ::-1].conj() for plane in first]      # qx = 0 holds each frequency and its Friedel mate
+        axis = np.arange(-radius, radius + 1)
+        in_plane = axis[:, None] ** 2 + np.arange(radius + 1)[None, :] ** 2
+        shells = [np.rint(np.sqrt(in_plane + z * z)).astype(np.int64) for z in axis]
+        weights = self._denominator[inner, inner, :-1].copy()
+        weights[:, :, 0] = planes[1][inner, inner]
+        total, count = np.zeros(2 * radius + 1), np.zeros(2 * radius + 1)
+        for shell, weight in zip(shells, weights):
+            total += np.bincount(shell.ravel(), weight.ravel(), 2 * radius + 1)
+            count += np.bincount(shell.ravel(), minlength=2 * radius + 1)
+        floor = (REGULARISATION * total / np.maximum(count, 1)).astype(np.float32)
+        full = np.zeros((self.padded, self.padded, self.padded // 2 + 1), np.complex64)
+        rows = axis % self.padded
+        for i, (shell, weight) in enumerate(zip(shells, weights)):
+            plane = self._numerator[i + 1, inner, :-1].copy()
+            plane[:, 0] = planes[0][i + 1, inner]
+            below = weight + floor[shell]
+            full[rows[i], rows, :radius + 1] = np.divide(plane, below, out=np.zeros_like(plane), where=(shell <= radius) & (below > 0))
+        return full
+
+
+def accumulate(particles, indices, symmetry="c1", padding=2, max_resolution_angst=0.0, batch_size=32, label="reconstruct"):
+    """Insert the particles of the given rows, batch by batch.
+
+    Parameters
+    ----------
+    particles : ParticleSet
+    indices : int array, rows.
+    symmetry, padding, max_resolution_angst : as for `Accumulator`.
+    batch_size : int, images in memory at once.
+    label : str, for the progress.
+
+    Returns
+    -------
+    Accumulator
+    """
+    sums = Accumulator(particles.box, particles.pixel_size, symmetry, padding, max_resolution_angst)
+    indices = np.asarray(indices)
+    batches = [indices[i:i + batch_size] for i in range(0, len(indices), batch_size)]
+    for rows in progress(batches, len(batches), label):
+        sums.add(particles.read(rows), particles.rotation[rows], particles.shift_angst[rows], particles.ctf[rows])
+    return sums
+
+
+def backproject(particles, indices, symmetry="c1", padding=2, max_resolution_angst=0.0, batch_size=32):
+    """Reconstruct a map from the particles of the given rows.
+
+    ``V = F^-1[ sum CTF F / (sum CTF^2 + r) ]``, r one hundredth of the shell's mean of the first term, divided by the transform of
+    the trilinear kernel. Time grows with particles * symmetry operators * (padding * box)^2.
+
+    Parameters
+    ----------
+    particles : ParticleSet
+    indices : int array, rows.
+    symmetry : str, cN or dN.
+    padding : int, Fourier padding.
+    max_resolution_angst : float, 0 for all shells below Nyquist.
+    batch_size : int, images in memory at once.
+
+    Returns
+    -------
+    float32 [L, L, L], indexed [z, y, x].
+    """
+    return accumulate(particles, indices, symmetry, padding, max_resolution_angst, batch_size).map()
+
+
+def use_threads(threads):
+    """Let the compiled loops use so many threads; 0 takes all cores."""
+    available = min(numba.config.NUMBA_NUM_THREADS, os.cpu_count() or 1)
+    numba.set_num_threads(min(threads, available) if threads > 0 else available)
