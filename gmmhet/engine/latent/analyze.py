@@ -1,0 +1,202 @@
+"""The `analyze` stage: from a trained model to an embedding, clusters, trajectories and the landscape page."""
+import os
+
+import numpy as np
+
+from gmmhet.engine import rundir
+from gmmhet.engine.gmm.mixture import render, write_cif_models
+from gmmhet.engine.gmm.regions import region_mask
+from gmmhet.engine.io.volumes import write_map
+from gmmhet.engine.latent import LatentError
+from gmmhet.engine.latent.cluster import cluster_centers, density_labels, kmeans_labels
+from gmmhet.engine.latent.eigenmotion import localised_motions
+from gmmhet.engine.latent.landscape import landscape_figure
+from gmmhet.engine.latent.motion import decoded, relative_amplitude_change, rms_motion, spread_motion, write_bild
+from gmmhet.engine.latent.paths import asked_lines, covariance, line_through, named_line, nearest, nearest_ids
+from gmmhet.engine.latent.reduce import principal_axes, umap_plane
+from gmmhet.engine.log import log, progress
+
+JACOBIAN_POINTS, MOTION_POINTS = 32, 500    # particles over which motion is averaged
+PLACING_NEIGHBOURS = 50                     # whose mean place in the UMAP plane stands for a point of a trajectory
+LANDSCAPE_NOTE = ("Grey: log density of the particles. Outlines hold 70 %% of a cluster. Lines run from the 5th to the 95th percentile of "
+                  "the particles. Seed %d.")
+
+
+def read_latents(folder):
+    """latents.npz of a train run, checked: dict with id, copy [n] and z [n, D].
+
+    Raises
+    ------
+    LatentError
+        when the run is not finished, or z is not finite.
+    """
+    problem = rundir.missing_run(folder, "train")
+    if problem:
+        raise LatentError("--model: " + problem)
+    path = os.path.join(folder, rundir.LATENTS)
+    with np.load(path) as data:
+        found = {name: data[name] for name in ("id", "copy", "z")}
+    bad = int(np.sum(~np.isfinite(found["z"]).all(axis=1)))
+    if bad:
+        raise LatentError("%s: z of %d of the %d particles is not finite: train again, with a lower --learning-rate" % (
+            path, bad, len(found["z"])))
+    return found
+
+
+def some_rows(count, most, seed):
+    """At most `most` of `count` rows, drawn with a seed, in order."""
+    if count <= most:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(seed).choice(count, most, replace=False))
+
+
+def motions_for(config, model, z):
+    """Localised directions [M, D] for ``--motion-region`` (one standard deviation long), none without it."""
+    if not config.motion_region:
+        return np.empty((0, z.shape[1])), {}
+    inside = region_mask(config.motion_region, model.neutral.centers)
+    rows = some_rows(len(z), JACOBIAN_POINTS, config.seed)
+    points = [np.zeros(z.shape[1])] + list(z[rows])
+    found = localised_motions([model.jacobian(np.float32(point)) for point in progress(points, len(points), "Localised motion")],
+                              inside, covariance(z))
+    if inside.all():
+        log.info("The motion region holds every Gaussian: the motions found are the largest ones, not localised ones.")
+    return found.vectors, {"motion%d" % (i + 1): {"inside_angst": float(a), "outside_angst": float(b)}
+                           for i, (a, b) in enumerate(zip(found.inside_angst, found.outside_angst))}
+
+
+def directions_for(lines, z, axes, motions):
+    """Every line that is described: the asked ones, all principal axes and all localised motions, each once."""
+    found = {line.name: line for line in lines}
+    for i, vector in enumerate(axes.vectors):
+        found.setdefault("pc%d" % (i + 1), line_through("pc%d" % (i + 1), z, axes.mean, vector))
+    for i, vector in enumerate(motions):
+        name = "motion%d" % (i + 1)
+        found.setdefault(name, line_through(name, z, np.zeros(z.shape[1]), vector))
+    return list(found.values())
+
+
+def changes_along(model, lines):
+    """What each line does to the model from end to end: dict of name to (rms motion in Å, relative amplitude change)."""
+    ends = decoded(model, np.concatenate([line.points(2) for line in lines]))
+    return {line.name: (rms_motion(start, end), relative_amplitude_change(start, end))
+            for line, start, end in zip(lines, ends[::2], ends[1::2])}
+
+
+def write_ids(path, ids):
+    """One particle id per line."""
+    np.savetxt(path, np.asarray(ids), fmt="%d")
+
+
+def write_trajectory(run, line, points, model, z, ids, neighbours):
+    """Folder of one trajectory: model, map and nearest particles of each point; arrows and multi-model mmCIF of the motion."""
+    folder = run(rundir.trajectory(line.name))
+    os.makedirs(folder, exist_ok=True)
+    mixtures = decoded(model, points)
+    np.savetxt(os.path.join(folder, "z.txt"), points, fmt="%.6f")
+    for i, (point, mixture) in enumerate(zip(points, mixtures), 1):
+        mixture.save(os.path.join(folder, rundir.point(i, ".npz")), z=point)
+        write_map(os.path.join(folder, rundir.point(i, ".mrc")), render(mixture, model.box, model.pixel_size), model.pixel_size)
+        write_ids(os.path.join(folder, rundir.point(i, "_ids.txt")), nearest_ids(z, ids, point, neighbours))
+    write_bild(os.path.join(folder, "motion.bild"), mixtures[0].centers, mixtures[-1].centers, line.name)
+    write_cif_models(os.path.join(folder, "motion.cif"), mixtures, "trajectory")
+
+
+def write_directions(path, lines, changes):
+    """directions.npz: names, vectors [K, D] (unit), origins [K, D], percentiles [K, 2] (where each line begins and ends along its
+    vector), motion_rms_angst and amplitude_rms [K] (between the two ends)."""
+    np.savez(path, names=np.array([line.name for line in lines]), vectors=np.array([line.vector for line in lines]),
+             origins=np.array([line.origin for line in lines]), percentiles=np.array([(line.low, line.high) for line in lines]),
+             motion_rms_angst=np.array([changes[line.name][0] for line in lines]),
+             amplitude_rms=np.array([changes[line.name][1] for line in lines]))
+
+
+def in_plane(points, embedding, z, xy, axes):
+    """Places [P, 2] of latent points in the drawn plane: exact for PCA, for UMAP the mean place of the nearest particles."""
+    if embedding == "pca":
+        return axes.coordinates(points)
+    return np.array([xy[nearest(z, point, PLACING_NEIGHBOURS)].mean(axis=0) for point in points])
+
+
+def labels_for(config, z):
+    """Cluster labels as ``--clusters`` asks, said in the log."""
+    labels = kmeans_labels(z, config.clusters, config.seed) if config.clusters else density_labels(z)
+    sizes = np.bincount(labels, minlength=1)
+    log.info("%d clusters of %s particles%s.", len(sizes) - 1, ", ".join(str(s) for s in sizes[1:]) or "no",
+             "; %d lie between clusters" % sizes[0] if sizes[0] else "")
+    return labels
+
+
+def embed(config, z, axes):
+    """The plane that is drawn: [n, 2] and the names of its axes."""
+    if config.embedding == "pca":
+        explained = list(axes.explained[:2]) + [0.0]
+        return axes.coordinates(z), ["Principal axis %d of z  (%.1f %%)" % (i + 1, 100 * explained[i]) for i in range(2)]
+    log.info("UMAP of %d points with seed %d: a fixed seed makes it single-threaded.", len(z), config.seed)
+    return umap_plane(z, config.umap_neighbours, config.seed), ["UMAP 1", "UMAP 2"]
+
+
+def analyze(config, run):
+    """Read the landscape of a trained model and write what the package's tables list into `run`.
+
+    Parameters
+    ----------
+    config : AnalyzeConfig
+    run : RunDir
+
+    Returns
+    -------
+    summary : dict, also written as summary.json.
+
+    Raises
+    ------
+    LatentError, RegionError
+        before anything is written, when the model, a line, the clusters or the region cannot be used.
+    """
+    latents = read_latents(config.model)
+    from gmmhet.engine.training.model import load_model
+    return read_landscape(config, run, latents, load_model(config.model))
+
+
+def read_landscape(config, run, latents, model):
+    """`analyze` with the latents (dict of id, copy [n], z [n, D]) and the model already loaded."""
+    z, ids = np.asarray(latents["z"], float), latents["id"]
+    axes, labels = principal_axes(z), labels_for(config, z)
+    centers = cluster_centers(z, labels)
+    motions, localised = motions_for(config, model, z)
+    lines = [named_line(word, z, axes, centers, motions) for word in asked_lines(config.line, z.shape[1])]
+    xy, axis_labels = embed(config, z, axes)
+    run.create()
+
+    described = directions_for(lines, z, axes, motions)
+    changes = changes_along(model, described)
+    np.savez(run(rundir.EMBEDDING), id=ids, copy=latents["copy"], xy=np.float32(xy), label=labels, explained=axes.explained,
+             centers=centers)
+    for number in range(1, len(centers) + 1):
+        write_ids(run(rundir.cluster_ids(number)), np.unique(ids[labels == number]))
+    write_directions(run(rundir.DIRECTIONS), described, changes)
+    for line in progress(lines, len(lines), "Trajectories"):
+        write_trajectory(run, line, line.points(config.points), model, z, ids, config.neighbours)
+    paths = {line.name: in_plane(line.points(config.points), config.embedding, z, xy, axes) for line in lines}
+    figure = landscape_figure(xy, labels, paths, axis_labels, axes.explained, {line.name: changes[line.name] for line in described},
+                              LANDSCAPE_NOTE % config.seed)
+    figure.savefig(run(rundir.LANDSCAPE), dpi=130)
+    return summarise(config, run, model, z, ids, axes, labels, lines, changes, localised)
+
+
+def summarise(config, run, model, z, ids, axes, labels, lines, changes, localised):
+    """Write summary.json and say its main figures."""
+    motion, amplitude = spread_motion(model, z[some_rows(len(z), MOTION_POINTS, config.seed)])
+    sizes = np.bincount(labels, minlength=1)
+    summary = {
+        "particles": int(len(np.unique(ids))), "latent_points": int(len(z)), "latent_dim": int(z.shape[1]),
+        "explained_variance": [float(e) for e in axes.explained],
+        "clusters": [int(s) for s in sizes[1:]], "unassigned": int(sizes[0]),
+        "motion_rms_angst": motion, "amplitude_rms": amplitude,
+        "directions": {name: {"motion_rms_angst": m, "amplitude_rms": a, **localised.get(name, {})} for name, (m, a) in changes.items()},
+        "trajectories": [line.name for line in lines], "points": config.points, "embedding": config.embedding, "seed": config.seed}
+    run.write_summary(summary)
+    log.info("Decoded motion about the neutral model: %.2f Å rms; amplitudes %.1f %%. Variance explained: %s.", motion, 100 * amplitude,
+             ", ".join("%.0f %%" % (100 * e) for e in axes.explained))
+    log.info("Landscape: %s", run(rundir.LANDSCAPE))
+    return summary

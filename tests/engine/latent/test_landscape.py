@@ -1,0 +1,46 @@
+import numpy as np
+
+from gmmhet.engine.latent.landscape import apart, cluster_bars, density, frame, landscape_figure, outline_level
+
+
+def texts(figure):
+    return [text.get_text() for axes in figure.axes for text in axes.texts] + [text.get_text() for text in figure.texts]
+
+
+def test_one_far_point_does_not_shrink_the_landscape():
+    xy = np.random.default_rng(0).normal(size=(5000, 2))
+    xy[0] = 1e4
+    assert frame(xy)[0][1] < 6
+
+
+def test_the_outline_holds_the_share_of_the_points_asked_for():
+    image = density(np.random.default_rng(0).normal(size=(20000, 2)), [(-5, 5), (-5, 5)])
+    level = outline_level(image, 0.7)
+    assert abs(image[image >= level].sum() / image.sum() - 0.7) < 0.01
+
+
+def test_bars_gather_many_clusters_and_show_the_unassigned():
+    labels = np.concatenate([np.repeat(np.arange(1, 16), 10), np.zeros(50, int)])
+    names, sizes, written, _ = cluster_bars(labels)
+    assert names[-2:] == ["3 more", "none"] and sizes[-2:] == [30, 50] and written[-1] == "50  (25 %)"
+
+
+def test_labels_at_one_place_are_moved_apart():
+    places = np.array(apart(np.zeros((4, 2)), (100, 20)))
+    assert np.ptp(places[:, 0]) == 0 and np.diff(np.sort(places[:, 1])).min() >= 20
+
+
+def test_the_page_names_clusters_trajectories_and_figures():
+    rng = np.random.default_rng(0)
+    labels = np.repeat([1, 2, 0], [600, 300, 100])
+    xy = rng.normal(size=(1000, 2)) + np.where(labels == 1, 3, -3)[:, None]
+    figure = landscape_figure(xy, labels, {"pc1": np.array([[-3.0, -3], [3, 3]])}, ["a", "b"], np.array([0.8, 0.2]),
+                              {"pc1": (4.25, 0.1)}, "seed 1")
+    assert {"1", "2", "pc1", "600  (60 %)", "100  (10 %)", "80.0 %", "4.25 Å, 10 %", "1,000 points", "seed 1"} <= set(texts(figure))
+
+
+def test_one_latent_dimension_is_drawn_as_a_histogram():
+    xy = np.column_stack([np.random.default_rng(0).normal(size=300), np.zeros(300)])
+    figure = landscape_figure(xy, np.ones(300, int), {}, ["a", ""], np.array([1.0]), {}, "")
+    assert figure.axes[0].get_ylabel() == "particles" and sum(p.get_height() for p in figure.axes[0].patches) == 300
+    figure.canvas.draw()
