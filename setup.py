@@ -17,11 +17,12 @@ VERSION = re.search(r'^__version__ = "([^"]+)"', read("gmmhet", "__init__.py"), 
 
 # What Scipion needs to list the protocols, draw their forms and open their viewers. Naming scipion-em here makes pip honour Scipion's own
 # pins (numpy, scipy, matplotlib) whenever it installs gmmhet.
-SCIPION_SIDE = ["scipion-pyworkflow>=3.11.2", "scipion-em>=3.11", "numpy", "mrcfile>=1.4", "matplotlib"]
+SCIPION_SIDE = ["scipion-pyworkflow>=3.11.2", "scipion-em>=3.11", "numpy", "mrcfile>=1.4"]
 
 # What the engine needs, where this Python can have it. Scipion often lives on Python 3.8, for which TensorFlow has long stopped: there the
 # engine runs in an environment of its own (GMMHET_ENV_ACTIVATION).
-ENGINE = ["tensorflow>=2.18", "scipy", "scikit-learn", "umap-learn>=0.5.6", "starfile", "pandas", "h5py", "tqdm"]
+ENGINE = ["tensorflow>=2.18", "scipy", "scikit-learn", "umap-learn>=0.5.6", "starfile", "pandas", "h5py", "tqdm",
+          "matplotlib"]
 ENGINE_PYTHON = "python_version >= '3.10'"
 
 setup(

@@ -74,12 +74,18 @@ choose_python() {  # sets CHOSEN
     has "$CHOSEN" tkinter || say "$CHOSEN has no tkinter: Scipion's windows will not open (install python3-tk); everything else works."
 }
 
+holds_this_checkout() {  # a copied or moved checkout needs its own environment
+    local here=$PWD
+    (cd / && "$here/$VENV/bin/python" -c 'import gmmhet, os, sys; sys.exit(not os.path.samefile(gmmhet.__path__[0], sys.argv[1]))' \
+        "$here/gmmhet") 2>/dev/null
+}
+
 python_packages() {
     local extra=dev
     if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then extra=dev,gpu; fi
     local wanted
     wanted=$({ echo "$extra"; cat setup.py pyproject.toml constraints.txt tools/setup.sh tools/environment.py gmmhet/__init__.py; } | sha256sum)
-    if [ -f "$STAMP" ] && [ "$(cat "$STAMP")" = "$wanted" ] && "$VENV/bin/python" -c 'import gmmhet' 2>/dev/null; then return; fi
+    if [ -f "$STAMP" ] && [ "$(cat "$STAMP")" = "$wanted" ] && holds_this_checkout; then return; fi
     choose_python
     say "Virtual environment $VENV from $CHOSEN ($("$CHOSEN" -V 2>&1))"
     "$CHOSEN" -m venv --clear "$VENV"
