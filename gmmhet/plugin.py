@@ -1,0 +1,158 @@
+"""The plugin: where the engine runs, the command that starts it, and how its environment is installed."""
+import functools
+import importlib.util
+import os
+import re
+import shlex
+import sys
+from typing import ClassVar
+
+import importlib_metadata
+import pwem
+import pyworkflow.utils as pwutils
+
+from gmmhet import __version__
+from gmmhet.constants import DISTRIBUTION, ENGINE_MARK, ENV_NAME, ENV_PYTHON, ENV_READY, GMMHET_ENV_ACTIVATION
+
+PACKAGE = os.path.dirname(os.path.abspath(__file__))
+
+
+@functools.lru_cache(maxsize=None)
+def ownPythonHasEngine():
+    """Whether Scipion's own Python can run the engine; looks for TensorFlow without importing it."""
+    return importlib.util.find_spec(ENGINE_MARK) is not None
+
+
+def engineRequirements():
+    """What pip installs into the engine's environment, read from this plugin's own metadata; empty when it was not installed by pip."""
+    try:
+        needed = importlib_metadata.requires(DISTRIBUTION) or []
+    except importlib_metadata.PackageNotFoundError:
+        return []
+    named = [requirement.partition(";") for requirement in needed]
+    wanted = [name.strip() for name, _, marker in named
+              if "python_version" in marker and "extra" not in marker or name.startswith(("numpy", "mrcfile"))]
+    return [re.sub(r"^tensorflow(?=\W|$)", "tensorflow[and-cuda]", name) for name in wanted]
+
+
+class Plugin(pwem.Plugin):
+    """Heterogeneity of particles as Gaussian mixtures.
+
+    The engine needs TensorFlow. It runs in Scipion's own Python when TensorFlow is there, else in the environment that
+    ``GMMHET_ENV_ACTIVATION`` activates (by default the conda environment that ``scipion3 installb gmmhet`` makes).
+    """
+
+    _url = "https://github.com/scipion-em/scipion-em-gmmhet"
+    _processingField: ClassVar = ["SPA", "FLEXIBILITY"]
+
+    @classmethod
+    def _defineVariables(cls):
+        default = "" if ownPythonHasEngine() else "conda activate " + cls.getEnvName()
+        cls._defineVar(GMMHET_ENV_ACTIVATION, default,
+                       description="Shell command that activates the Python environment of the engine (it needs TensorFlow). "
+                                   "Empty: the engine runs in Scipion's own Python.")
+
+    def getName(self):
+        """Name of the package; Scipion would take the module of this class."""
+        return "gmmhet"
+
+    def getPath(self):
+        """Folder of the package, where Scipion looks for templates; it would ask the module of this class, which has none."""
+        return PACKAGE
+
+    # ------------------------------------------------- the engine's environment
+    @classmethod
+    def getEnvName(cls):
+        """Name of the conda environment that ``scipion3 installb gmmhet`` makes."""
+        return ENV_NAME % __version__
+
+    @classmethod
+    def getEnvActivation(cls):
+        """The command that activates the engine's environment; empty when the engine runs in Scipion's own Python."""
+        return (cls.getVar(GMMHET_ENV_ACTIVATION) or "").strip()
+
+    @classmethod
+    def getEnviron(cls):
+        """Scipion's environment without PYTHONPATH, which belongs to Scipion's Python only."""
+        environ = pwutils.Environ(os.environ)
+        environ.pop("PYTHONPATH", None)
+        return environ
+
+    @classmethod
+    def getEngineCommand(cls, folder):
+        """The command line that starts the engine; a stage and its flags follow it.
+
+        Parameters
+        ----------
+        folder : str, where a link to this package may be made (a run's tmp folder). Its parent goes on PYTHONPATH, so that the
+            engine is this version of the package and nothing else of Scipion's Python reaches the other environment.
+        """
+        activation = cls.getEnvActivation()
+        python = "python" if activation else shlex.quote(sys.executable)
+        parts = [cls.getCondaActivationCmd()] if activation.startswith("conda") else []
+        parts += [activation + " &&"] if activation else []
+        parts += ["PYTHONPATH=%s" % shlex.quote(linkPackage(folder)), python, "-m gmmhet.engine.cli"]
+        return " ".join(part for part in parts if part)
+
+    @classmethod
+    def validateInstallation(cls):
+        """Sentences that say what is missing and the command that installs it; cheap, because the menu asks for every protocol."""
+        activation = cls.getEnvActivation()
+        if not activation:
+            if ownPythonHasEngine():
+                return []
+            return ["%s is empty, but TensorFlow is not in Scipion's Python (%s). Run: scipion3 pip install tensorflow -- or give %s a "
+                    "command that activates an environment with TensorFlow." % (GMMHET_ENV_ACTIVATION, sys.executable, GMMHET_ENV_ACTIVATION)]
+        return _missingEnvironment(activation)
+
+    @classmethod
+    def defineBinaries(cls, env):
+        """Declare the conda environment with the engine's packages (GPU TensorFlow)."""
+        needed = engineRequirements()
+        if not needed:
+            return
+        name = cls.getEnvName()
+        activate = cls.getCondaActivationCmd()
+        commands = "%s conda create -y -n %s python=%s && %s conda activate %s && python -m pip install %s && touch %s" % (
+            activate, name, ENV_PYTHON, activate, name, " ".join(shlex.quote(requirement) for requirement in needed), ENV_READY)
+        env.addPackage("gmmhet", version=__version__, tar="void.tgz", commands=[(commands, ENV_READY)],
+                       neededProgs=[] if activate else ["conda"], default=not ownPythonHasEngine())
+
+    # ------------------------------------------------- other plugins' tools
+    @classmethod
+    def getAnnotateSpaceArguments(cls, particles, gpu_id=None):
+        """Arguments for the landscape tools of other plugins; see `gmmhet.annotate_space.getAnnotateSpaceArguments`."""
+        from gmmhet.annotate_space import getAnnotateSpaceArguments
+        return getAnnotateSpaceArguments(particles, gpu_id)
+
+
+def linkPackage(folder):
+    """Make ``folder/python/gmmhet`` point to this package; returns the folder to put on PYTHONPATH, absolute."""
+    root = os.path.abspath(os.path.join(folder, "python"))
+    link = os.path.join(root, "gmmhet")
+    os.makedirs(root, exist_ok=True)
+    if os.path.islink(link) and os.readlink(link) != PACKAGE:
+        os.remove(link)
+    if not os.path.islink(link):
+        os.symlink(PACKAGE, link)
+    return root
+
+
+@functools.lru_cache(maxsize=None)
+def _missingEnvironment(activation):
+    """Sentences about an activation command that cannot work, judged from files alone."""
+    if activation == "conda activate " + Plugin.getEnvName():
+        ready = os.path.join(pwem.Config.EM_ROOT, Plugin.getEnvName(), ENV_READY)
+        if not os.path.exists(ready):
+            return ["The engine's environment is not installed ('%s' is missing). Run: scipion3 installb gmmhet -- or set %s in Scipion's "
+                    "configuration to a command that activates an environment with TensorFlow." % (ready, GMMHET_ENV_ACTIVATION)]
+        return []
+    words = shlex.split(activation)
+    if words[0] == "source":
+        return ["%s is '%s', but the shell that starts programs knows no 'source'. Write: . %s" % (
+            GMMHET_ENV_ACTIVATION, activation, " ".join(words[1:]))]
+    path = os.path.expanduser(words[-1])
+    if os.sep in path and not os.path.exists(path):
+        return ["%s is '%s', but '%s' does not exist. Correct it in Scipion's configuration, or run: scipion3 installb gmmhet -- and "
+                "remove the variable." % (GMMHET_ENV_ACTIVATION, activation, path)]
+    return []
