@@ -5,6 +5,7 @@ Python 3.8 with the standard library alone, because Scipion imports it.
 """
 import dataclasses
 import json
+import os
 from dataclasses import dataclass, field, fields
 from typing import Any, Dict, List
 
@@ -189,6 +190,25 @@ def problems(config) -> List[str]:
         if m["high"] is not None and value > m["high"]:
             found.append("%s must be at most %s%s, got %s." % (flag(f.name), m["high"], unit, value))
     return found
+
+
+def missing_files(config) -> List[str]:
+    """Sentences about files and folders that a parameter names and that do not exist."""
+    named = [(flag(f.name), getattr(config, f.name)) for f in fields(config) if f.metadata["path"]]
+    return ["%s %s does not exist." % (name, value) for name, value in named if value and not os.path.exists(value)]
+
+
+def required(config, *names):
+    """Refuse a config in which a parameter that the stage cannot do without is empty.
+
+    Raises
+    ------
+    ConfigError
+        naming the flags.
+    """
+    lacking = [flag(name) for name in names if not getattr(config, name)]
+    if lacking:
+        raise ConfigError("%s needs %s; see gmmhet %s --help" % (config.stage, " and ".join(lacking), config.stage))
 
 
 def from_dict(cls, values: Dict[str, Any]):

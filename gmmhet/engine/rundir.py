@@ -33,6 +33,10 @@ FILES = {
 }
 
 
+#: parameters that do not change a run's result
+MAY_DIFFER = ("out", "resume", "threads", "gpus", "pause_after_epoch")
+
+
 class RunDirError(ValueError):
     """The run folder cannot be used as asked; the message says why and what to do."""
 
@@ -74,15 +78,32 @@ class RunDir:
         if os.path.exists(os.path.join(path, CONFIG)) and not resume:
             raise RunDirError("--out %s already holds a run: choose another folder, or add --resume to continue that run" % path)
         self.path = path
+        self.begin = None
 
     def __call__(self, *names):
         """Path of a file in the folder."""
         return os.path.join(self.path, *names)
 
     def create(self):
-        """Make the folder (only after every check has passed)."""
+        """Make the folder and start its log; a stage calls it when every check of its input has passed."""
         os.makedirs(self.path, exist_ok=True)
+        if self.begin is not None:
+            self.begin()
         return self
+
+    def check_same(self, config):
+        """Refuse to resume a run with other parameters than it was started with.
+
+        Raises
+        ------
+        RunDirError
+            naming the parameters that differ; those that only say how to run may differ.
+        """
+        stored = read_json(self(CONFIG))
+        new = {k: v for k, v in vars(config).items() if k not in MAY_DIFFER}
+        other = ["%s (%s in the run, %s now)" % (k, stored[k], v) for k, v in new.items() if k in stored and stored[k] != v]
+        if other:
+            raise RunDirError("--resume: %s was started with other parameters: %s; give the same, or another --out" % (self.path, ", ".join(other)))
 
     def write_summary(self, values):
         """Write summary.json in one step, so that a reader never sees half of it."""

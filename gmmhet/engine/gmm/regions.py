@@ -71,3 +71,27 @@ def _listed(path, count):
     inside = np.zeros(count, bool)
     inside[numbers - 1] = True
     return inside
+
+
+def asymmetric_unit(centers, amplitudes, group):
+    """Gaussians of one asymmetric unit of cN or dN, cut where the density is least.
+
+    Parameters
+    ----------
+    centers : array [N, 3] Å; amplitudes : array [N]; group : str.
+
+    Returns
+    -------
+    bool array [N].
+    """
+    from gmmhet.engine.imaging.pose import symmetry_matrices
+    copies = len(symmetry_matrices(group))
+    dihedral = group.strip().lower().startswith("d")
+    sector = 360.0 / (copies // 2 if dihedral else copies)
+    azimuth = np.degrees(np.arctan2(centers[:, 1], centers[:, 0])) % 360.0
+    bins = 24
+    mass = np.bincount(((azimuth % sector) / sector * bins).astype(int) % bins, amplitudes, bins)
+    smooth = sum(np.roll(mass, shift) for shift in (-1, 0, 1))
+    cut = (np.argmin(smooth) + 0.5) / bins * sector
+    inside = (azimuth - cut) % 360.0 < sector
+    return inside & (centers[:, 2] >= 0) if dihedral else inside

@@ -3,6 +3,9 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from sklearn.cluster import MiniBatchKMeans
 
+#: distance of neighbouring Gaussians over the target resolution, at first
+SPACING = 0.7
+
 
 def smooth_to(volume, pixel_size, resolution_angst):
     """The map blurred so that details finer than `resolution_angst` fade (standard deviation resolution / 5)."""
@@ -27,8 +30,8 @@ def find_threshold(volume):
 
 
 def count_for(volume, threshold, pixel_size, resolution_angst):
-    """Number of Gaussians for a target resolution: molecule's volume over the cube of the spacing (half the resolution)."""
-    spacing = 0.5 * resolution_angst
+    """Number of Gaussians for a target resolution: volume of the molecule over the cube of the spacing."""
+    spacing = SPACING * resolution_angst
     return int(max(8, np.ceil(np.sum(volume > threshold) * (pixel_size / spacing) ** 3)))
 
 

@@ -1,0 +1,1 @@
+"""Orientations refined against each particle's own conformation."""

@@ -1,0 +1,114 @@
+"""The refine stage: a rotation vector and a shift per particle, with the networks and the latent points fixed (paper, Fig. S1)."""
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from gmmhet.engine import rundir
+from gmmhet.engine.config import ConfigError, required
+from gmmhet.engine.imaging.pose import angular_distance_deg, rotation_from_vector
+from gmmhet.engine.imaging.projection import place, project
+from gmmhet.engine.io.particles import read_particles
+from gmmhet.engine.log import log, progress
+from gmmhet.engine.training.batches import Items, prefetched
+from gmmhet.engine.training.gauss_newton import refine
+from gmmhet.engine.training.model import load_model
+
+
+def small_rotation(vectors):
+    """Rotation matrices of rotation vectors [B, 3] in radians, differentiable (Rodrigues' formula)."""
+    x, y, z = tf.unstack(vectors, axis=1)
+    zero = tf.zeros_like(x)
+    cross = tf.stack([tf.stack([zero, -z, y], 1), tf.stack([z, zero, -x], 1), tf.stack([-y, x, zero], 1)], 1)
+    square = tf.reduce_sum(vectors**2, 1)[:, None, None] + 1e-12
+    angle = tf.sqrt(square)
+    return tf.eye(3) + tf.sin(angle) / angle * cross + (1 - tf.cos(angle)) / square * tf.matmul(cross, cross)
+
+
+def refine_poses(model, items, z, sigma_angle_deg, sigma_shift_angst, steps, batch_size):
+    """Posterior mode of a small rotation (in the image's frame) and a shift for every item.
+
+    Parameters
+    ----------
+    model : HeterogeneityModel.
+    items : Items, one per particle.
+    z : array [n, D], latent points.
+    sigma_angle_deg, sigma_shift_angst : standard deviations of the prior about the given poses.
+
+    Returns
+    -------
+    rotation [n, 3, 3], shift [n, 2] Å, gain [n] (log-likelihood over the given pose, nats).
+    """
+    grid, likelihood = model.likelihood.grid, model.likelihood
+    root_weight = tf.constant(np.sqrt(grid.weight))
+    sigma = np.array([np.radians(sigma_angle_deg)] * 3 + [sigma_shift_angst] * 2, np.float32)
+    precision = tf.constant(np.diag(sigma**-2.0).astype(np.float32))
+    scale = tf.constant(np.array([2e-3] * 3 + [0.05 * grid.pixel_size] * 2, np.float32))
+
+    @tf.function(reduce_retracing=True)
+    def solve(images, rotation, shift, ctf, points):
+        data, transfer = likelihood.observe(images, ctf)
+        centers, amplitudes, widths = model.mixture(points)
+        count = tf.shape(images)[0]
+
+        def residual(x):
+            turned = tf.matmul(small_rotation(x[:, :3]), rotation)
+            image = transfer * project(place(centers, turned, shift + x[:, 3:]), amplitudes, widths, grid)
+            return tf.reshape(root_weight * (image - data), [count, 2 * grid.shape[0] * grid.shape[1]])
+
+        start = tf.zeros([count, 5])
+        before = 0.5 * tf.reduce_sum(residual(start) ** 2, 1)
+        x, _, after, _ = refine(residual, start, tf.zeros(5), precision, steps, scale)
+        return x, before - after
+
+    changes, gains = [], []
+    batches = prefetched(items, np.arange(len(items)), batch_size, np.asarray(z, np.float32))
+    for _, batch in progress(batches, -(-len(items) // batch_size), "poses"):
+        x, gain = solve(*batch)
+        changes.append(x.numpy())
+        gains.append(gain.numpy())
+    changes = np.concatenate(changes)
+    rotation = rotation_from_vector(changes[:, :3]) @ items.particles.rotation.astype(np.float64)
+    return rotation, items.particles.shift_angst + changes[:, 3:], np.concatenate(gains)
+
+
+def refine_stage(config, run):
+    """Run the refine stage (see `gmmhet refine --help`)."""
+    required(config, "model")
+    problem = rundir.missing_run(config.model, "train")
+    if problem:
+        raise ConfigError("--model: " + problem)
+    model = load_model(config.model)
+    particles = read_particles(config.particles or model.particles_path)
+    if particles.box != model.box or abs(particles.pixel_size - model.pixel_size) > 1e-3 * model.pixel_size:
+        raise ConfigError("%s has %d px of %.4f Å, the model was trained on %d px of %.4f Å: give the particles it was trained on" % (
+            particles.path, particles.box, particles.pixel_size, model.box, model.pixel_size))
+    z = _latents_of(config.model, particles, model)
+    run.create()
+    rotation, shift, gain = refine_poses(model, Items(particles), z, config.sigma_angle, config.sigma_shift, config.steps, config.batch_size)
+    angle = angular_distance_deg(particles.rotation.astype(np.float64), rotation)
+    moved = np.linalg.norm(shift - particles.shift_angst, axis=1)
+    particles.with_poses(rotation, shift).write_star(run(rundir.STAR))
+    np.savez(run(rundir.POSES), id=particles.ids, rotation=rotation.astype(np.float32), shift_angst=shift.astype(np.float32),
+             angle_change_deg=angle, shift_change_angst=moved, gain=gain)
+    run.write_summary(dict(stage="refine", seed=config.seed, particles=len(particles), angle_change_rms_deg=_rms(angle),
+                           shift_change_rms_angst=_rms(moved), gain=float(gain.mean())))
+    log.info("poses changed by %.3g° and %.3g Å rms; agreement rose by %.4g nats a particle", _rms(angle), _rms(moved), gain.mean())
+
+
+def _rms(values):
+    return float(np.sqrt(np.mean(np.square(values))))
+
+
+def _latents_of(folder, particles, model):
+    """Latent point of every particle, joined by id; refuses particles the model has none for, and symmetric models."""
+    if model.symmetry != "c1":
+        raise ConfigError("--model %s was trained with symmetry %s: one particle then has several latent points, and its pose cannot be refined "
+                          "against one of them" % (folder, model.symmetry))
+    with np.load(os.path.join(folder, rundir.LATENTS)) as data:
+        known = dict(zip(data["id"].tolist(), data["z"]))
+    missing = [i for i in particles.ids.tolist() if i not in known]
+    if missing:
+        raise ConfigError("%d of %d particles have no latent point in %s, the first is id %d: give the particles it was trained on, or fewer" % (
+            len(missing), len(particles), folder, missing[0]))
+    return np.stack([known[i] for i in particles.ids.tolist()])

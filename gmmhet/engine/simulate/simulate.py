@@ -1,0 +1,87 @@
+"""The simulate and score stages."""
+import json
+import os
+
+import numpy as np
+
+from gmmhet.engine import rundir
+from gmmhet.engine.config import ConfigError, required
+from gmmhet.engine.io.particles import read_particles, write_particles
+from gmmhet.engine.io.volumes import write_map
+from gmmhet.engine.log import log, progress
+from gmmhet.engine.simulate.images import CHUNK, consensus_map, draw_ctf, draw_poses, noisy_images
+from gmmhet.engine.simulate.oracle import estimates, posterior, truths
+from gmmhet.engine.simulate.phantom import make_phantom
+from gmmhet.engine.simulate.score import oracle_scores, score_all
+
+
+def simulate(config, run):
+    """Run the simulate stage (see `gmmhet simulate --help`)."""
+    run.create()
+    n, box, pixel_size = config.n, config.box, config.pixel_size
+    rng = np.random.default_rng([config.seed, 1])
+    phantom = make_phantom(config.kind, 0.3 * box * pixel_size, pixel_size, config.angle, 1)
+    drawn = phantom.draw(n, rng)
+    rotation, shift = draw_poses(n, config.shift, rng)
+    ctf = draw_ctf(n, rng)
+    half = 1 + rng.permutation(n) % 2
+    images = noisy_images(phantom, drawn, rotation, shift, ctf, box, pixel_size, config.snr, config.seed)
+    sigma = next(images)
+    write_particles(run(rundir.STAR), run(rundir.STACK), progress(images, -(-n // CHUNK), "images"), n, rotation, shift, ctf, pixel_size, half)
+    write_map(run(rundir.MAP), consensus_map(phantom, box, pixel_size), pixel_size)
+    particles = read_particles(run(rundir.STAR))
+    truth = truths(phantom, drawn)
+    oracle = estimates(phantom, *posterior(phantom, particles, sigma))
+    np.savez(run(rundir.TRUTH), id=particles.ids, rotation=rotation, shift_angst=shift, sigma=sigma, centers=phantom.base.centers,
+             amplitudes=phantom.base.amplitudes, widths=phantom.base.widths, part=phantom.part, pivot=phantom.pivot, axis=phantom.axis,
+             **{"true_" + k: v for k, v in truth.items()}, **{"oracle_" + k: v for k, v in oracle.items()})
+    scores = oracle_scores(config.kind, truth, oracle)
+    with open(run(rundir.ORACLE), "w", encoding="utf-8") as f:
+        json.dump(dict(kind=config.kind, snr=config.snr, n=n, **scores), f, indent=2)
+    run.write_summary(dict(stage="simulate", seed=config.seed, kind=config.kind, particles=n, noise_sigma=sigma, oracle=scores))
+    log.info("%d particles of kind %s; the oracle's scores: %s", n, config.kind, scores)
+
+
+def score(config, run):
+    """Run the score stage: latents against the truth, beside the oracle (see `gmmhet score --help`)."""
+    required(config, "model", "truth")
+    for name, stage in (("model", "train"), ("truth", "simulate")):
+        problem = rundir.missing_run(getattr(config, name), stage)
+        if problem:
+            raise ConfigError("--%s: %s" % (name, problem))
+    run.create()
+    with open(os.path.join(config.truth, rundir.ORACLE), encoding="utf-8") as f:
+        oracle = json.load(f)
+    with np.load(os.path.join(config.truth, rundir.TRUTH)) as data:
+        rows = {int(i): row for row, i in enumerate(data["id"])}
+        truth = {k[5:]: data[k] for k in data.files if k.startswith("true_")}
+    latents = dict(np.load(os.path.join(config.model, rundir.LATENTS)))
+    first = latents["copy"] == 0
+    order = np.array([rows[int(i)] for i in latents["id"][first]])
+    truth = {k: v[order] for k, v in truth.items()}
+    copies = int(latents["copy"].max()) + 1
+    z = latents["z"].reshape(-1, copies, latents["z"].shape[-1]) if copies > 1 else latents["z"]
+    estimate = dict(z=z)
+    if oracle["kind"] == "assembly":
+        estimate["state"] = _clusters(config, latents)
+    figures = score_all(oracle["kind"], truth, estimate)
+    summary = dict(stage="score", kind=oracle["kind"], scores=figures, oracle={k: oracle[k] for k in figures},
+                   fraction_of_oracle={k: figures[k] / oracle[k] for k in figures})
+    run.write_summary(summary)
+    for name, value in figures.items():
+        log.info("%s: %.3f; oracle %.3f; fraction of the oracle %.3f", name.replace("_", " "), value, oracle[name], value / oracle[name])
+
+
+def _clusters(config, latents):
+    """Cluster label of every particle: from an analyze run where one is given, else a Gaussian mixture with as many parts as states."""
+    if config.analysis:
+        problem = rundir.missing_run(config.analysis, "analyze")
+        if problem:
+            raise ConfigError("--analysis: " + problem)
+        with np.load(os.path.join(config.analysis, rundir.EMBEDDING)) as data:
+            label = dict(zip(data["id"].tolist(), data["label"].tolist()))
+        return np.array([label[i] for i in latents["id"].tolist()])
+    from sklearn.mixture import GaussianMixture
+
+    from gmmhet.engine.simulate.phantom import ASSEMBLY_STATES
+    return GaussianMixture(len(ASSEMBLY_STATES), n_init=5, random_state=0).fit_predict(latents["z"])

@@ -1,0 +1,90 @@
+"""One function per stage: its parameters in, its run folder out. The work itself lives in each stage's own package."""
+import os
+
+import numpy as np
+
+from gmmhet.engine import config as cfg
+from gmmhet.engine import rundir
+from gmmhet.engine.log import log, log_to
+
+
+def body(stage):
+    """The function ``(config, run)`` that does a stage's work; imported only when asked for."""
+    if stage in ("simulate", "score"):
+        from gmmhet.engine.simulate import simulate
+        return getattr(simulate, stage)
+    if stage == "fit":
+        from gmmhet.engine.training.fit import fit
+        return fit
+    if stage == "train":
+        from gmmhet.engine.training.train import train
+        return train
+    if stage == "refine":
+        from gmmhet.engine.poses.refine import refine_stage
+        return refine_stage
+    if stage == "analyze":
+        from gmmhet.engine.latent.analyze import analyze
+        return analyze
+    if stage == "decode":
+        from gmmhet.engine.latent.decode import decode
+        return decode
+    from gmmhet.engine.reconstruction.subset import reconstruct_subset
+    return reconstruct_subset
+
+
+def check(config):
+    """Everything that can be said about the parameters alone.
+
+    Raises
+    ------
+    ConfigError
+        with one sentence per problem.
+    """
+    found = cfg.problems(config) + cfg.missing_files(config)
+    if found:
+        raise cfg.ConfigError("\n".join(found))
+
+
+def run_stage(config):
+    """Check, run and record one stage; returns its RunDir.
+
+    The folder keeps config.json (repeats the run), log.txt and, when the stage has finished, summary.json.
+    """
+    check(config)
+    run = rundir.RunDir(config.out, config.resume)
+    if config.resume:
+        run.check_same(config)
+        if rundir.is_finished(config.out, config.stage):
+            log.info("%s already holds a finished '%s' run: nothing to do", config.out, config.stage)
+            return run
+    use_hardware(config)
+    np.random.seed(config.seed)
+    run.begin = lambda: _record(run, config)
+    try:
+        body(config.stage)(config, run)
+    finally:
+        log_to(None)
+    return run
+
+
+def _record(run, config):
+    """Called when the stage's own checks have passed and its folder is made."""
+    log_to(run(rundir.LOG))
+    with open(run(rundir.CONFIG), "w", encoding="utf-8") as f:
+        f.write(cfg.to_json(config))
+    log.info("gmmhet %s, seed %d, in %s", config.stage, config.seed, os.path.abspath(run.path))
+
+
+def use_hardware(config):
+    """Threads and GPUs of this process. GPU memory is taken as it is needed."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if config.gpus == "none":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    elif config.gpus != "auto":
+        os.environ["CUDA_VISIBLE_DEVICES"] = config.gpus
+    import tensorflow as tf
+    if config.threads:
+        tf.config.threading.set_intra_op_parallelism_threads(config.threads)
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)
+    tf.keras.utils.set_random_seed(config.seed)

@@ -1,0 +1,151 @@
+"""Heterogeneity training: encoder and decoder learn together, held-out particles say when to stop (METHOD.md section 4)."""
+import csv
+import os
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from gmmhet.engine import rundir
+from gmmhet.engine.imaging.projection import place, project
+from gmmhet.engine.log import log, progress
+from gmmhet.engine.losses.agreement import Agreement
+from gmmhet.engine.training.batches import prefetched
+from gmmhet.engine.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
+from gmmhet.engine.training.model import assign
+
+#: networks of the presets; the paper's are from its Methods
+NETWORKS = {
+    "default": dict(hidden=[512, 512, 512], dropout=0.0, batch_norm=False, l2=0.0, variational=True, encoder_scale=1.0),
+    "paper": dict(hidden=[512, 512, 512, 512], dropout=0.3, batch_norm=True, l2=1e-3, variational=False, encoder_scale=0.1),
+}
+WARM_UP_EPOCHS, CLIP_NORM = 2, 10.0
+
+
+class TrainError(RuntimeError):
+    """Training cannot go on; the message says why and what to do."""
+
+
+class Trainer:
+    """The state of one training run.
+
+    Loss per particle: minus the agreement, plus (variational, likelihood) the Kullback-Leibler divergence of the latent posterior from
+    the unit normal, so that the held-out value is a bound on the evidence for heterogeneity and not only a fit.
+
+    Parameters
+    ----------
+    model : HeterogeneityModel.
+    items : Items; features : memory map; neutral : float [n_items], neutral agreement.
+    held_out : bool [n_items].
+    config : TrainConfig.
+    run : RunDir.
+    """
+
+    def __init__(self, model, items, features, neutral, held_out, config, run):
+        self.model, self.items, self.features, self.neutral = model, items, features, neutral
+        self.held_out, self.config, self.run = held_out, config, run
+        self.agreement = model.likelihood if config.objective == "likelihood" else Agreement.from_state(
+            dict(model.likelihood.state(), objective="frc"))
+        self.learned = np.flatnonzero(~held_out)
+        self.steps_per_epoch = -(-len(self.learned) // config.batch_size)
+        schedule = tf.keras.optimizers.schedules.CosineDecay(config.learning_rate, config.epochs * self.steps_per_epoch, alpha=0.05)
+        self.optimizer = tf.keras.optimizers.Adam(schedule, clipnorm=None, global_clipnorm=CLIP_NORM)
+        self.optimizer.build(model.trainable)
+        self.history, self.best, self.best_weights = [], None, None
+        self._step, self._evaluate = tf.function(self._train_step, reduce_retracing=True), tf.function(self._bound, reduce_retracing=True)
+
+    def _bound(self, images, rotation, shift, ctf, features, seed, training=False):
+        """Agreement with z drawn from the latent posterior, and divergence from the prior, each [B]."""
+        mean, log_std = self.model.encode(features, training)
+        z = mean + tf.exp(log_std) * tf.random.stateless_normal(tf.shape(mean), seed)
+        data, transfer = self.agreement.observe(images, ctf)
+        centers, amplitudes, widths = self.model.mixture(z, training)
+        image = transfer * project(place(centers, rotation, shift), amplitudes, widths, self.agreement.grid)
+        divergence = 0.5 * tf.reduce_sum(mean**2 + tf.exp(2 * log_std) - 2 * log_std - 1, 1)
+        if not self.model.settings["variational"] or self.agreement.objective == "frc":
+            divergence = tf.zeros_like(divergence)
+        spread = tf.math.reduce_std(widths, 1) / tf.reduce_mean(widths)
+        return self.agreement.value(data, image), divergence, spread
+
+    def _train_step(self, images, rotation, shift, ctf, features, seed, warmth):
+        with tf.GradientTape() as tape:
+            value, divergence, spread = self._bound(images, rotation, shift, ctf, features, seed, True)
+            loss = tf.reduce_mean(warmth * divergence - value)
+            if "width" in self.model.settings["columns"]:
+                loss += tf.reduce_mean(spread)
+            penalties = self.model.encoder.losses + self.model.decoder.losses
+            if penalties:
+                loss += tf.add_n(penalties)
+        gradients = tape.gradient(loss, self.model.trainable)
+        self.optimizer.apply_gradients(zip(gradients, self.model.trainable))
+        return value, divergence
+
+    def resume(self):
+        """Go on from the last checkpoint, if there is one."""
+        path = self.run(rundir.WORK, CHECKPOINT)
+        if os.path.exists(path):
+            state, kept = load_checkpoint(path, dict(model=self.model.variables, optimizer=self.optimizer.variables, best=None))
+            self.history, self.best, self.best_weights = state["history"], state["best"], kept["best"]
+            log.info("resumed after epoch %d", len(self.history))
+
+    def finished(self):
+        """Whether the last epoch is done or held-out agreement has stopped improving."""
+        done = len(self.history)
+        return done >= self.config.epochs or (self.best is not None and done - self.best["epoch"] >= self.config.patience)
+
+    def epoch(self):
+        """One pass through the particles learned from, then the held-out ones; writes a checkpoint.
+
+        Raises
+        ------
+        TrainError
+            when the agreement of a batch is not finite; names its particle ids.
+        """
+        number, started, config = len(self.history) + 1, time.monotonic(), self.config
+        order = np.random.default_rng([config.seed, 3, number]).permutation(self.learned)
+        warmth = tf.constant(min(1.0, (number - 0.5) / WARM_UP_EPOCHS), tf.float32)
+        gain, divergence = 0.0, 0.0
+        batches = prefetched(self.items, order, config.batch_size, self.features)
+        for i, (chosen, batch) in enumerate(progress(batches, self.steps_per_epoch, "epoch %d" % number)):
+            value, kl = self._step(*batch, tf.constant([config.seed, number * 1000003 + i], tf.int32), warmth)
+            if not np.all(np.isfinite(value)):
+                raise TrainError("the agreement became NaN in epoch %d at particles %s: look at these images; the last checkpoint is kept, "
+                                 "--resume with a smaller --learning-rate continues from it" % (
+                                     number, ", ".join(str(p) for p in self.items.ids[chosen])))
+            gain += float(np.sum(value.numpy() - self.neutral_of(chosen)))
+            divergence += float(np.sum(kl))
+        held = self.held_out_gain()
+        self.history.append(dict(epoch=number, training_gain=(gain - divergence) / len(order), held_out_gain=held,
+                                 divergence=divergence / len(order), seconds=time.monotonic() - started))
+        log.info("epoch %d: gain over neutral %.4g (training), %.4g (held out)", number, self.history[-1]["training_gain"], held)
+        if self.best is None or held > self.best["held_out_gain"]:
+            self.best, self.best_weights = self.history[-1], [v.numpy() for v in self.model.variables]
+        save_checkpoint(self.run(rundir.WORK, CHECKPOINT),
+                        dict(model=self.model.variables, optimizer=self.optimizer.variables, best=self.best_weights),
+                        dict(history=self.history, best=self.best))
+        self.write_history()
+
+    def neutral_of(self, chosen):
+        """Neutral agreement of items under the training objective."""
+        return self.neutral[chosen]
+
+    def held_out_gain(self):
+        """Mean over held-out items of the bound minus the neutral agreement."""
+        chosen_rows = np.flatnonzero(self.held_out)
+        total = 0.0
+        for i, (chosen, batch) in enumerate(prefetched(self.items, chosen_rows, self.config.batch_size, self.features)):
+            value, kl, _ = self._evaluate(*batch, tf.constant([self.config.seed, -i - 1], tf.int32))
+            total += float(np.sum(value.numpy() - kl.numpy() - self.neutral_of(chosen)))
+        return total / max(len(chosen_rows), 1)
+
+    def write_history(self):
+        """history.csv: one row an epoch; gains per particle over the neutral model (nats, or FRC)."""
+        with open(self.run(rundir.HISTORY), "w", newline="", encoding="utf-8") as f:
+            writer = csv.DictWriter(f, list(self.history[0]))
+            writer.writeheader()
+            writer.writerows(self.history)
+
+    def restore_best(self):
+        """Set the weights that agreed best with the held-out particles."""
+        if self.best_weights:
+            assign(self.model.variables, self.best_weights)

@@ -1,0 +1,134 @@
+"""The trained model: neutral mixture, deformation, encoder, decoder, agreement; saved as JSON and npz, never pickled."""
+import json
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from gmmhet.engine.gmm.mixture import Mixture
+from gmmhet.engine.losses.agreement import Agreement
+from gmmhet.engine.networks.decoder import Deformation
+from gmmhet.engine.networks.mlp import mlp
+from gmmhet.engine.rundir import MODEL
+
+SETTINGS, WEIGHTS, NEUTRAL = "model.json", "weights.npz", "neutral.npz"
+#: log standard deviation of the latent posterior stays in this range
+LOG_STD_RANGE = (-5.0, 1.0)
+
+
+class HeterogeneityModel:
+    """Everything that turns an image's gradient into a latent point, and a latent point into a mixture.
+
+    Parameters
+    ----------
+    neutral : Mixture.
+    free : bool array [N], Gaussians that may vary.
+    settings : dict: columns, smoothness, latent_dim, hidden, dropout, batch_norm, l2, variational, seed, symmetry, particles, likelihood
+        (state of the likelihood Agreement), objective.
+    """
+
+    def __init__(self, neutral, free, settings):
+        self.neutral, self.free, self.settings = neutral, np.asarray(free, bool), settings
+        s = settings
+        self.deformation = Deformation(neutral, free, s["columns"], s["smoothness"])
+        self.likelihood = Agreement.from_state(s["likelihood"])
+        common = dict(hidden=s["hidden"], dropout=s["dropout"], batch_norm=s["batch_norm"], l2=s["l2"])
+        outputs = self.latent_dim * (2 if s["variational"] else 1)
+        self.encoder = mlp(self.deformation.outputs, outputs=outputs, seed=s["seed"], last_scale=s["encoder_scale"], **common)
+        self.decoder = mlp(self.latent_dim, outputs=self.deformation.outputs, seed=s["seed"] + 1000, zero_last=True, **common)
+        self.feature_mean = tf.Variable(tf.zeros(self.deformation.outputs), trainable=False)
+        self.feature_deviation = tf.Variable(tf.ones(self.deformation.outputs), trainable=False)
+
+    @property
+    def latent_dim(self):
+        return self.settings["latent_dim"]
+
+    @property
+    def box(self):
+        return self.likelihood.grid.box
+
+    @property
+    def pixel_size(self):
+        return self.likelihood.grid.pixel_size
+
+    @property
+    def symmetry(self):
+        return self.settings["symmetry"]
+
+    @property
+    def particles_path(self):
+        return self.settings["particles"]
+
+    @property
+    def trainable(self):
+        """Variables that training changes."""
+        return self.encoder.trainable_variables + self.decoder.trainable_variables
+
+    @property
+    def variables(self):
+        """All variables, in the order in which they are saved."""
+        return list(self.encoder.variables) + list(self.decoder.variables) + [self.feature_mean, self.feature_deviation]
+
+    def encode(self, features, training=False):
+        """Features [B, F] to the mean and log standard deviation of z, both [B, D]."""
+        out = self.encoder((features - self.feature_mean) / self.feature_deviation, training=training)
+        if not self.settings["variational"]:
+            return out, tf.fill(tf.shape(out), np.float32(np.log(max(self.settings["latent_noise"], 1e-6))))
+        mean, log_std = tf.split(out, 2, axis=1)
+        return mean, tf.clip_by_value(log_std - 1.0, *LOG_STD_RANGE)
+
+    def mixture(self, z, training=False):
+        """Latent points [B, D] to centers [B, N, 3], amplitudes [B, N], widths [B, N]; exactly neutral at z = 0."""
+        both = self.decoder(tf.concat([z, tf.zeros_like(z[:1])], 0), training=training)
+        return self.deformation.apply(both[:-1] - both[-1:])
+
+    def decode(self, z):
+        """As `mixture`, NumPy in and out."""
+        return tuple(part.numpy() for part in self.mixture(tf.constant(np.atleast_2d(z), tf.float32)))
+
+    def jacobian(self, z):
+        """Change of the centres with z at one latent point [D]: [N, 3, D], Å per unit of z."""
+        point = tf.constant(np.atleast_2d(z), tf.float32)
+        columns = []
+        for direction in np.eye(self.latent_dim, dtype=np.float32):
+            with tf.autodiff.ForwardAccumulator(point, tf.constant(direction[None])) as accumulator:
+                centers = self.mixture(point)[0]
+            columns.append(accumulator.jvp(centers)[0].numpy())
+        return np.stack(columns, axis=-1)
+
+    def save(self, folder):
+        """Write settings, neutral mixture and weights into a folder."""
+        os.makedirs(folder, exist_ok=True)
+        self.neutral.save(os.path.join(folder, NEUTRAL), free=self.free)
+        np.savez(os.path.join(folder, WEIGHTS), *[v.numpy() for v in self.variables])
+        with open(os.path.join(folder, SETTINGS), "w", encoding="utf-8") as f:
+            json.dump(self.settings, f, indent=2)
+
+    def load_weights(self, folder):
+        """Take the weights of another model of the same shape."""
+        with np.load(os.path.join(folder, WEIGHTS)) as data:
+            assign(self.variables, [data[name] for name in data.files])
+
+
+def assign(variables, values):
+    """Set variables to values, checking their number and shapes."""
+    if len(variables) != len(values):
+        raise ValueError("the saved model has %d arrays, expected %d: it was made with other settings" % (len(values), len(variables)))
+    for variable, value in zip(variables, values):
+        if tuple(variable.shape) != value.shape:
+            raise ValueError("the saved model holds an array of shape %s, expected %s: it was made with other settings" % (
+                value.shape, tuple(variable.shape)))
+        variable.assign(value)
+
+
+def load_model(folder):
+    """The model of a train run: `folder` is the run's folder."""
+    folder = os.path.join(folder, MODEL)
+    with open(os.path.join(folder, SETTINGS), encoding="utf-8") as f:
+        settings = json.load(f)
+    path = os.path.join(folder, NEUTRAL)
+    with np.load(path) as data:
+        free = data["free"]
+    model = HeterogeneityModel(Mixture.load(path), free, settings)
+    model.load_weights(folder)
+    return model

@@ -1,0 +1,155 @@
+"""The train stage: checks, preparation, epochs, latents, summary."""
+import os
+
+import numpy as np
+
+from gmmhet.engine import rundir
+from gmmhet.engine.config import COLUMNS, ConfigError, required
+from gmmhet.engine.gmm.mixture import Mixture
+from gmmhet.engine.gmm.regions import asymmetric_unit, region_mask
+from gmmhet.engine.io.particles import read_particles
+from gmmhet.engine.log import log
+from gmmhet.engine.training.batches import Items
+from gmmhet.engine.training.calibrate import calibrate
+from gmmhet.engine.training.features import column_statistics, compute_features
+from gmmhet.engine.training.heterogeneity import NETWORKS, Trainer
+from gmmhet.engine.training.latents import latent_prior, refine_latents
+from gmmhet.engine.training.model import HeterogeneityModel, load_model
+
+
+def load_neutral(folder, particles, rescale):
+    """Neutral mixture and its target resolution from a fit run; refuses another pixel size unless `rescale`.
+
+    Centres are in Å, so a model of another sampling is right as it is; what differs is the finest detail it can hold.
+    """
+    problem = rundir.missing_run(folder, "fit")
+    if problem:
+        raise ConfigError("--gmm: " + problem)
+    with np.load(os.path.join(folder, rundir.GMM)) as data:
+        pixel_size, box, resolution = float(data["pixel_size"]), int(data["box"]), float(data["resolution"])
+    if abs(pixel_size - particles.pixel_size) > 1e-3 * pixel_size and not rescale:
+        raise ConfigError("the neutral model was fitted to a map of %.4f Å/px, the particles have %.4f Å/px: rescale the map or the particles, or "
+                          "give --rescale-map to use the model in Å as it is" % (pixel_size, particles.pixel_size))
+    if box != particles.box and not rescale:
+        raise ConfigError("the neutral model was fitted to a map of %d px, the particles have %d px: crop or pad one of them, or give "
+                          "--rescale-map to use the model about the centre of the box" % (box, particles.box))
+    return Mixture.load(os.path.join(folder, rundir.GMM)), resolution
+
+
+def parse_columns(vary):
+    """'amplitude,position' to a tuple of COLUMNS."""
+    columns = tuple(c.strip() for c in vary.split(",") if c.strip())
+    wrong = [c for c in columns if c not in COLUMNS]
+    if wrong or not columns:
+        raise ConfigError("--vary must name some of %s, comma-separated, got '%s'" % (", ".join(COLUMNS), vary))
+    return columns
+
+
+def free_gaussians(config, neutral):
+    """Gaussians that may vary: the region, within one asymmetric unit when there is symmetry."""
+    free = region_mask(config.region, neutral.centers)
+    if config.symmetry.lower() != "c1" and not config.region:
+        free = asymmetric_unit(neutral.centers, neutral.amplitudes, config.symmetry)
+    return free
+
+
+def hold_out(items, fraction, seed):
+    """Held-out items, bool [n_items]: all copies of a random fraction of the particles, at least one and never all."""
+    count = len(items.particles)
+    chosen = np.random.default_rng([seed, 1]).permutation(count)[:min(max(1, int(round(fraction * count))), count - 1)]
+    return np.isin(items.row, chosen)
+
+
+def train(config, run):
+    """Run the train stage (see `gmmhet train --help`)."""
+    required(config, "particles", "gmm")
+    particles = read_particles(config.particles)
+    if len(particles) < 10:
+        raise ConfigError("%s holds %d particles; at least 10 are needed to train" % (config.particles, len(particles)))
+    columns = parse_columns(config.vary)
+    neutral, fitted_resolution = load_neutral(config.gmm, particles, config.rescale_map)
+    free = free_gaussians(config, neutral)
+    run.create()
+    os.makedirs(run(rundir.WORK), exist_ok=True)
+    items = Items(particles, config.symmetry)
+    held_out = hold_out(items, config.held_out, config.seed)
+    likelihood = calibrate(particles, neutral, config.resolution or fitted_resolution, config.mask_diameter, config.seed)
+    settings = dict(NETWORKS[config.preset], columns=list(columns), smoothness=config.smoothness, latent_dim=config.latent_dim,
+                    latent_noise=config.latent_noise, seed=config.seed, symmetry=config.symmetry.lower(),
+                    particles=os.path.abspath(config.particles), likelihood=likelihood.state())
+    model = HeterogeneityModel(neutral, free, settings)
+    log.info("%d particles (%d held out), %d of %d Gaussians may vary, %d anchors", len(particles), len(np.unique(items.row[held_out])),
+             int(free.sum()), len(free), model.deformation.anchors)
+    trainer = _trainer(config, run, items, model, held_out)
+    while not trainer.finished():
+        if 0 <= config.pause_after_epoch <= len(trainer.history):
+            log.info("paused after epoch %d; --resume continues", len(trainer.history))
+            return
+        trainer.epoch()
+    trainer.restore_best()
+    model.save(run(rundir.MODEL))
+    _finish(config, run, trainer)
+
+
+def _trainer(config, run, items, model, held_out):
+    """Features, standardisation, earlier networks and the last checkpoint."""
+    trainer = Trainer(model, items, None, None, held_out, config, run)
+    trainer.features, trainer.neutral = compute_features(run(rundir.WORK, "gradients.npy"), items, trainer.agreement, model.deformation)
+    mean, deviation = column_statistics(trainer.features, np.flatnonzero(~held_out))
+    if config.continue_from:
+        _continue_from(config.continue_from, model)
+    model.feature_mean.assign(mean)
+    model.feature_deviation.assign(deviation)
+    trainer.resume()
+    return trainer
+
+
+def _continue_from(folder, model):
+    problem = rundir.missing_run(folder, "train")
+    if problem:
+        raise ConfigError("--continue-from: " + problem)
+    earlier = load_model(folder)
+    for name in ("columns", "latent_dim", "hidden", "variational"):
+        if earlier.settings[name] != model.settings[name]:
+            raise ConfigError("--continue-from %s was trained with %s %s, this run has %s: give the same" % (
+                folder, name, earlier.settings[name], model.settings[name]))
+    model.load_weights(os.path.join(folder, rundir.MODEL))
+
+
+def _finish(config, run, trainer):
+    """Latent points, their agreement, and the summary."""
+    model, items = trainer.model, trainer.items
+    encoded = np.concatenate([model.encode(np.asarray(trainer.features[i:i + 4096]))[0].numpy() for i in range(0, len(items), 4096)])
+    prior = latent_prior(encoded[trainer.learned])
+    found = refine_latents(model, items, trainer.features, prior, config.latent_steps)
+    held = trainer.held_out
+    np.savez(run(rundir.LATENTS), id=items.ids, copy=items.copy, held_out=held, encoded=encoded, **found)
+    motion = motion_rms(model, found["z"])
+    evidence = found["evidence"][held]
+    low, high = bootstrap_interval(evidence, config.seed)
+    run.write_summary(dict(
+        stage="train", seed=config.seed, particles=len(items.particles), held_out=int(held.sum()), epochs=len(trainer.history),
+        best_epoch=trainer.best["epoch"], held_out_gain=trainer.best["held_out_gain"],
+        held_out_evidence=float(evidence.mean()), held_out_evidence_interval=[low, high],
+        motion_rms_angst=motion, resolution_angst=model.likelihood.grid.box * model.pixel_size / model.likelihood.grid.m,
+        gaussians=len(model.neutral), free_gaussians=int(model.free.sum()), anchors=model.deformation.anchors, scale=model.likelihood.scale))
+    log.info("held-out evidence %.4g nats a particle (95 %% interval %.4g to %.4g); decoded motion %.3g Å rms; seed %d",
+             evidence.mean(), low, high, motion, config.seed)
+
+
+def motion_rms(model, z, most=2000):
+    """Root mean square displacement (Å) of the free Gaussians from their mean position over the particles."""
+    chosen = z[np.linspace(0, len(z) - 1, min(most, len(z))).astype(int)]
+    total, square, free = 0.0, 0.0, model.free
+    for i in range(0, len(chosen), 200):
+        centers = model.decode(chosen[i:i + 200])[0][:, free].astype(np.float64)
+        total, square = total + centers.sum(0), square + (centers**2).sum(0)
+    variance = square / len(chosen) - (total / len(chosen)) ** 2
+    return float(np.sqrt(np.mean(np.maximum(variance, 0).sum(-1))))
+
+
+def bootstrap_interval(values, seed, draws=1000):
+    """95 % confidence interval of a mean, by bootstrap."""
+    rng = np.random.default_rng([seed, 9])
+    means = [values[rng.integers(0, len(values), len(values))].mean() for _ in range(draws)]
+    return tuple(float(v) for v in np.percentile(means, (2.5, 97.5)))
