@@ -46,6 +46,11 @@ def cluster_ids(label):
     return "cluster_%02d_ids.txt" % label
 
 
+def cluster_map(label):
+    """File of the decoded map at the centre of cluster `label` (from 1)."""
+    return "cluster_%02d.mrc" % label
+
+
 def trajectory(name):
     """Folder of a trajectory; holds point_01.mrc ..., point_01.npz ..., point_01_ids.txt ..., motion.bild, motion.cif, z.txt."""
     return "trajectory_%s" % name

@@ -88,6 +88,14 @@ def write_ids(path, ids):
     np.savetxt(path, np.asarray(ids), fmt="%d")
 
 
+def write_clusters(run, model, centers, labels, ids):
+    """Of each cluster: the ids of its particles, and the decoded map at its centre."""
+    for number in range(1, len(centers) + 1):
+        write_ids(run(rundir.cluster_ids(number)), np.unique(ids[labels == number]))
+        mixture, = decoded(model, centers[number - 1:number])
+        write_map(run(rundir.cluster_map(number)), render(mixture, model.box, model.pixel_size), model.pixel_size)
+
+
 def write_trajectory(run, line, points, model, z, ids, neighbours):
     """Folder of one trajectory: model, map and nearest particles of each point; arrows and multi-model mmCIF of the motion."""
     folder = run(rundir.trajectory(line.name))
@@ -172,8 +180,7 @@ def read_landscape(config, run, latents, model):
     changes = changes_along(model, described)
     np.savez(run(rundir.EMBEDDING), id=ids, copy=latents["copy"], xy=np.float32(xy), label=labels, explained=axes.explained,
              centers=centers)
-    for number in range(1, len(centers) + 1):
-        write_ids(run(rundir.cluster_ids(number)), np.unique(ids[labels == number]))
+    write_clusters(run, model, centers, labels, ids)
     write_directions(run(rundir.DIRECTIONS), described, changes)
     for line in progress(lines, len(lines), "Trajectories"):
         write_trajectory(run, line, line.points(config.points), model, z, ids, config.neighbours)

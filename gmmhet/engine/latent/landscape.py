@@ -42,17 +42,17 @@ def outline_level(image, share=OUTLINE_SHARE):
 def draw_density(axes, xy, limits):
     """All points as a density in logarithmic greys, so that 400,000 stay readable; few points are also drawn one by one."""
     few = len(xy) <= FEW
-    image = density(xy, limits, blur=4.0 if few else 1.0)
-    least = max(image.max() / 100, 1e-9) if few else 0.05
+    image = density(xy, limits, blur=3.0 if few else 1.0)
+    least = max(image.max() / 60, 1e-9) if few else 0.05
     axes.imshow(np.ma.masked_less(image, least), origin="lower", extent=(*limits[0], *limits[1]), aspect="auto", cmap="Greys",
-                interpolation="bilinear", norm=LogNorm(vmin=least, vmax=max(3 * float(image.max()), 2 * least)), rasterized=True, zorder=0)
+                interpolation="bilinear", norm=LogNorm(vmin=least, vmax=max((30 if few else 3) * float(image.max()), 2 * least)), rasterized=True, zorder=0)
     if few:
         axes.scatter(xy[:, 0], xy[:, 1], s=3, color=INK, alpha=0.35, linewidths=0, rasterized=True, zorder=1)
 
 
 def draw_clusters(axes, xy, labels, limits):
     """Each cluster outlined where 70 % of its particles lie, with its number at the densest place."""
-    grid = [np.linspace(*limit, BINS + 1) for limit in limits]
+    grid = [np.linspace(low, high, BINS + 1) for low, high in limits]
     middle = [0.5 * (edges[1:] + edges[:-1]) for edges in grid]
     for number in range(1, int(labels.max(initial=0)) + 1):
         image = density(xy[labels == number], limits, blur=3.0)
@@ -68,7 +68,7 @@ def draw_clusters(axes, xy, labels, limits):
 
 def apart(places, room):
     """Move label places [P, 2] up or down, first come first kept, until none lies within `room` (x, y) of an earlier one."""
-    kept = []
+    kept: list = []
     for place in np.array(places, float):
         for step in sum(([i, -i] for i in range(1, len(places) + 1)), [0]):
             candidate = place + (0, step * room[1])
@@ -127,7 +127,7 @@ def cluster_bars(labels):
 def draw_map(axes, xy, labels, paths, axis_labels):
     """The landscape itself; a histogram where there is only one dimension."""
     if not np.ptp(xy[:, 1]):
-        bins = np.linspace(*np.quantile(xy[:, 0], [0, 1]), 81)
+        bins = np.linspace(xy[:, 0].min(), xy[:, 0].max(), 81)
         axes.hist([xy[labels == number, 0] for number in range(int(labels.max(initial=0)) + 1)], bins=bins, stacked=True,
                   color=[FAINT] + [colour(number) for number in range(1, int(labels.max(initial=0)) + 1)])
         axes.set(xlabel=axis_labels[0], ylabel="particles")
@@ -167,7 +167,8 @@ def landscape_figure(xy, labels, paths, axis_labels, explained, motion, note):
     grid = figure.add_gridspec(3, 2, width_ratios=(2.2, 1), height_ratios=(1, 1, 1), left=0.06, right=0.985, top=0.89, bottom=0.11,
                                wspace=0.25, hspace=0.42)
     draw_map(figure.add_subplot(grid[:, 0]), xy, labels, paths, axis_labels)
-    draw_bars(figure.add_subplot(grid[0, 1]), *cluster_bars(labels), "Particles per cluster")
+    names, sizes, written, colours = cluster_bars(labels)
+    draw_bars(figure.add_subplot(grid[0, 1]), names, sizes, written, colours, "Particles per cluster")
     few = explained[:8]
     draw_bars(figure.add_subplot(grid[1, 1]), ["PC %d" % (i + 1) for i in range(len(few))], few, ["%.1f %%" % (100 * e) for e in few],
               ["#5b7c99"] * len(few), "Variance of z explained")

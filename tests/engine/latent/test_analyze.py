@@ -6,7 +6,7 @@ from analytic import SlidingDomains, two_states, write_train_run
 
 from gmmhet.engine import rundir
 from gmmhet.engine.config import AnalyzeConfig
-from gmmhet.engine.gmm.mixture import Mixture
+from gmmhet.engine.gmm.mixture import Mixture, render
 from gmmhet.engine.io.volumes import read_map
 from gmmhet.engine.latent import LatentError
 from gmmhet.engine.latent.analyze import analyze, read_landscape
@@ -27,6 +27,14 @@ def test_clusters_are_the_two_states_joined_by_id(read):
     run, summary = read
     assert summary["clusters"] == [300, 100]
     assert np.loadtxt(run(rundir.cluster_ids(2)), int).tolist() == sorted(LATENTS.id[LATENTS.state])
+
+
+def test_the_map_of_a_cluster_is_the_model_decoded_at_its_centre(read):
+    run, _ = read
+    with np.load(run(rundir.EMBEDDING)) as found:
+        centers, amplitudes, widths = MODEL.decode(found["centers"][1:])
+    expected = render(Mixture(centers[0], amplitudes[0], widths[0]), 24, 5.0)
+    np.testing.assert_allclose(read_map(run(rundir.cluster_map(2)))[0], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_embedding_keeps_ids_in_the_order_of_the_latents(read):
