@@ -2,6 +2,7 @@
 import copy
 import itertools
 import os
+from dataclasses import replace
 
 import mrcfile
 import numpy as np
@@ -121,10 +122,18 @@ class ParticleSet:
         moved.rotation, moved.shift_angst, moved._poses_changed = rotation, shift_angst, True
         return moved
 
+    def with_half(self, half):
+        """The set with other half sets, int array [n] of 1 and 2; `write_star` puts them into ``rlnRandomSubset``."""
+        changed = copy.copy(self)
+        changed.half = np.asarray(half, np.int8)
+        particles = self._table.particles.assign(rlnRandomSubset=changed.half.astype(int))
+        changed._table = replace(self._table, particles=particles)
+        return changed
+
     def write_star(self, path):
         """Write a RELION 3.1 star file that keeps every column and optics group of the input.
 
-        Only angles and shifts are rewritten, and only when they were changed by `with_poses`. Stacks in or below the new file's
+        Only angles and shifts are rewritten, and only when `with_poses` changed them; half sets likewise by `with_half`. Stacks in or below the new file's
         folder are named relative to it, all others by their absolute path, so that RELION finds them from any working directory.
         """
         table = as_relion31(self._table, self.pixel_size, self.box)
@@ -268,8 +277,8 @@ def _find_stacks(star, stacks):
     while os.path.dirname(folders[-1]) != folders[-1]:
         folders.append(os.path.dirname(folders[-1]))
     folders.append(os.getcwd())
-    found = [next((p for p in (os.path.join(f, stack) for f in folders) if os.path.isfile(p)), None) for stack in stacks]
-    missing = [stack for stack, path in zip(stacks, found) if path is None]
+    found = [next((p for p in (os.path.join(f, stack) for f in folders) if os.path.isfile(p)), "") for stack in stacks]
+    missing = [stack for stack, path in zip(stacks, found) if not path]
     if missing:
         raise ParticleError("%s: %d of %d image stacks are missing, the first is '%s'; searched %s, each folder above it and the working "
                             "directory %s" % (star, len(missing), len(stacks), missing[0], folder, folders[-1]))

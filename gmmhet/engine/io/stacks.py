@@ -93,13 +93,13 @@ class CompressedStack:
                 warnings.simplefilter("ignore", RuntimeWarning)
                 with mrcfile.open(path, permissive=True, header_only=header_only) as file:
                     self.shape, _, _ = _mrc_layout(path, file.header)
-                    self._data = None if header_only else file.data
+                    data = file.data
         except (OSError, EOFError) as error:
             raise ParticleError("stack '%s' cannot be uncompressed: %s" % (path, error)) from None
         if not header_only:
-            if self._data is None:
+            if data is None:
                 raise ParticleError("stack '%s' is cut short: its header says %d images" % (path, self.shape[0]))
-            self._data = self._data.reshape(self.shape)
+            self._data = data.reshape(self.shape)
 
     def read(self, numbers):
         return self._data[numbers]
@@ -146,7 +146,7 @@ class StackCache:
 
     def __init__(self, most_mapped=64, most_whole=2):
         self._most = {False: most_mapped, True: most_whole}
-        self._open = {False: OrderedDict(), True: OrderedDict()}
+        self._open: dict[bool, OrderedDict] = {False: OrderedDict(), True: OrderedDict()}
         self._lock = threading.Lock()
 
     def get(self, path):
@@ -160,9 +160,3 @@ class StackCache:
                     stacks.popitem(last=False)
             stacks.move_to_end(path)
             return stacks[path]
-
-    def __getstate__(self):
-        return {"most_mapped": self._most[False], "most_whole": self._most[True]}
-
-    def __setstate__(self, state):
-        self.__init__(**state)

@@ -43,7 +43,7 @@ class ParticleTable:
         if label in self.particles:
             values = self.particles[label]
         elif self.optics is not None and label in self.optics:
-            values = self.optics[label].iloc[self._optics_rows()]
+            values = self.optics[label].iloc[self._optics_rows(self.optics)]
         else:
             return np.full(len(self.particles), default, np.float64)
         numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64)
@@ -53,9 +53,9 @@ class ParticleTable:
                 self.path, label, bad[0] + 1, values.iloc[bad[0]]))
         return numbers
 
-    def _optics_rows(self):
+    def _optics_rows(self, optics):
         """Row of the optics table of each particle."""
-        groups = pd.Index(pd.to_numeric(self.optics["rlnOpticsGroup"]))
+        groups = pd.Index(pd.to_numeric(optics["rlnOpticsGroup"]))
         wanted = pd.to_numeric(self.particles["rlnOpticsGroup"])
         rows = groups.get_indexer(wanted)
         if (rows < 0).any():

@@ -1,6 +1,4 @@
 """Maps from posed images: insertion in Fourier space, CTF correction, gridding correction."""
-import os
-
 import numba
 import numpy as np
 from scipy import fft
@@ -151,5 +149,5 @@ def backproject(particles, indices, symmetry="c1", padding=2, max_resolution_ang
 
 def use_threads(threads):
     """Let the compiled loops use so many threads; 0 takes all cores."""
-    available = min(numba.config.NUMBA_NUM_THREADS, os.cpu_count() or 1)
+    available = numba.config.NUMBA_NUM_THREADS      # type: ignore[attr-defined]
     numba.set_num_threads(min(threads, available) if threads > 0 else available)
