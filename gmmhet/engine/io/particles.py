@@ -290,17 +290,17 @@ def _box(particles):
     shapes = np.array([stack_shape(path) for path in particles._stacks])
     ny, nx = shapes[0, 1:]
     if nx != ny:
-        raise ParticleError("images must be square, got %d x %d px in '%s'" % (nx, ny, particles._stacks[0]))
+        raise ParticleError("%s: images must be square, got %d x %d px in '%s'" % (particles.path, nx, ny, particles._stacks[0]))
     other = np.flatnonzero((shapes[:, 1:] != nx).any(axis=1))
     if len(other):
-        raise ParticleError("all images must have the same size: '%s' has %d x %d px, but '%s' has %d x %d px" % (
-            particles._stacks[0], nx, ny, particles._stacks[other[0]], shapes[other[0], 2], shapes[other[0], 1]))
+        raise ParticleError("%s: all images must have the same size: '%s' has %d x %d px, but '%s' has %d x %d px" % (
+            particles.path, particles._stacks[0], nx, ny, particles._stacks[other[0]], shapes[other[0], 2], shapes[other[0], 1]))
     beyond = np.flatnonzero(particles._slice_of >= shapes[particles._stack_of, 0])
     if len(beyond):
-        raise ParticleError("particle id %d names image %d of '%s', which holds only %d images (%d particles name images that do not "
-                            "exist)" % (particles.ids[beyond[0]], particles._slice_of[beyond[0]] + 1,
-                                        particles._stacks[particles._stack_of[beyond[0]]],
-                                        shapes[particles._stack_of[beyond[0]], 0], len(beyond)))
+        row, stack = beyond[0], particles._stack_of[beyond[0]]
+        raise ParticleError("%s: particle id %d names image %d of '%s', which holds only %d images (%d particles name images that do "
+                            "not exist)" % (particles.path, particles.ids[row], particles._slice_of[row] + 1, particles._stacks[stack],
+                                            shapes[stack, 0], len(beyond)))
     return int(nx)
 
 

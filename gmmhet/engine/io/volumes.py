@@ -4,6 +4,7 @@ import warnings
 
 import mrcfile
 import numpy as np
+from mrcfile.utils import dtype_from_mode
 
 from gmmhet.engine.io.errors import MapError
 
@@ -34,14 +35,29 @@ def read_map(path):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
+            with mrcfile.open(path, permissive=True, header_only=True) as file:
+                _check_length(path, file.header)
             with mrcfile.open(path, permissive=True) as file:
                 data, voxel = file.data, file.voxel_size.copy()
+    except MapError:
+        raise
     except (ValueError, OSError, EOFError) as error:
         raise MapError("map '%s' is not a readable MRC file: %s" % (path, error)) from None
     if data is None:
-        raise MapError("map '%s' is not a readable MRC file: it is shorter than its header says, or not MRC" % path)
+        raise MapError("map '%s' is not a readable MRC file: it is shorter than its header says" % path)
     _check_map(path, data, voxel)
     return np.asarray(data, np.float32), float(voxel.x)
+
+
+def _check_length(path, header):
+    """Refuse a plain file too short for its header, before memory is set aside for what a broken header claims."""
+    if path.lower().endswith((".gz", ".bz2")):
+        return
+    sizes = [int(header[name]) for name in ("nx", "ny", "nz")]
+    needed = header.nbytes + int(header["nsymbt"]) + int(np.prod(sizes, dtype=object)) * dtype_from_mode(header["mode"]).itemsize
+    if min(sizes) < 1 or os.path.getsize(path) < needed:
+        raise MapError("map '%s' is not a readable MRC file: its header says %d x %d x %d voxels, %d bytes in all, but it has %d bytes" % (
+            path, *sizes, needed, os.path.getsize(path)))
 
 
 def _check_map(path, data, voxel):
