@@ -179,9 +179,9 @@ def _writeRows(star, columns, rows, matrices, pixelSize):
 
 
 def _text(value):
-    """A value as STAR text: floats with nine digits, names with blanks in quotes."""
+    """A value as STAR text: floats with twelve digits, names with blanks in quotes."""
     if isinstance(value, (float, np.floating)):
-        return "%.9g" % value
+        return "%.12g" % value
     text = str(value)
     return '"%s"' % text if " " in text or not text else text
 

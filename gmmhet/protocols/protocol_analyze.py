@@ -34,11 +34,6 @@ class GmmHetProtAnalyze(GmmHetProtBase):
         self._addMask(form, "inputMotionRegion", "Motion is maximised inside this mask and minimised outside. Give this or the text field "
                       "'Motion region' below.", label="Motion region mask")
 
-    # ------------------------------------------------------------------ INSERT
-    def _insertEngineSteps(self, settings):
-        super()._insertEngineSteps(settings)
-        self._insertFunctionStep(self.decodeClassesStep, settings, needsGPU=True)
-
     # ------------------------------------------------------------------ STEPS
     def convertInputStep(self, settings):
         self._mapOf(self.inputMotionRegion, "motion_region")
@@ -48,12 +43,6 @@ class GmmHetProtAnalyze(GmmHetProtBase):
         if self.inputMotionRegion.get() is not None:
             values["motion_region"] = self._mapOf(self.inputMotionRegion, "motion_region")
         return values
-
-    def decodeClassesStep(self, settings):
-        """Maps at the centres of the classes."""
-        path = self._getExtraPath("class_centers.txt")
-        np.savetxt(path, self._classCenters(), fmt="%.9g")
-        self._runStage(config.DecodeConfig, self.getClassMapsFolder(), {"model": self._inputValues()["model"], "z": path})
 
     def createOutputStep(self, settings):
         outputs = {"outputClasses": self._makeClasses()}
@@ -85,7 +74,7 @@ class GmmHetProtAnalyze(GmmHetProtBase):
         item.copyInfo(source)
         item.setAcquisition(source.getAcquisition())
         item.setHasCTF(source.hasCTF())
-        path = os.path.join(self.getClassMapsFolder(), rundir.point(label, ".mrc"))
+        path = self.getRunFile(rundir.cluster_map(label))
         representative = VolumeFlex(progName=PROGRAM, location=path)
         representative.setSamplingRate(convert.pixelSizeOf(path))
         representative.setZFlex([float(value) for value in z])
@@ -137,10 +126,6 @@ class GmmHetProtAnalyze(GmmHetProtBase):
                 self.getEnumText("embedding").upper()]
 
     # ------------------------------------------------------------------ UTILS
-    def getClassMapsFolder(self):
-        """Run folder of the maps at the centres of the classes; point i is class i."""
-        return self._getExtraPath("class_maps")
-
     def _classCenters(self):
         """Mean latent point of each class, [classes, D]; row 0 is class 1."""
         with np.load(self.getRunFile(rundir.EMBEDDING), allow_pickle=False) as file:

@@ -96,13 +96,14 @@ class GmmHetProtBase(EMProtocol):
         raise NotImplementedError
 
     def _runEngine(self, folder=None, **changes):
-        """Run the protocol's stage into `folder` with the values of form and inputs, and `changes` to them."""
-        self._runStage(self._config, folder or self.getRunFolder(), dict(self._formValues(), **self._inputValues(), **changes))
+        """Run the stage into `folder` with the values of form and inputs, and `changes` to them.
 
-    def _runStage(self, cls, folder, values):
-        """Run a stage of the engine; continues what a killed run left in `folder`, and starts afresh when parameters have changed."""
+        Continues what a killed run left there; starts afresh when parameters have changed; does nothing when the run is finished.
+        """
+        cls, folder = self._config, folder or self.getRunFolder()
         request = folder + ".json"
-        values = dict(values, out=folder, threads=self.numberOfThreads.get(), gpus="auto" if self.usesGpu() else "none")
+        values = dict(self._formValues(), **dict(self._inputValues(), **changes))
+        values.update(out=folder, threads=self.numberOfThreads.get(), gpus="auto" if self.usesGpu() else "none")
         if not _sameRun(rundir.read_json(request), values):
             pwutils.cleanPath(folder)
         elif rundir.is_finished(folder, cls.stage):
