@@ -258,7 +258,7 @@ def readAlignment(path):
     dict id -> (rot, tilt, psi in degrees, rlnOriginXAngst, rlnOriginYAngst).
     """
     wanted = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst")
-    rows = Table.iterRows(path, tableName="particles")
+    rows = Table.iterRows(path, tableName="particles", guessType=False)    # emtable guesses types from the first row alone
     return {int(row.rlnImageId): tuple(float(getattr(row, name)) for name in wanted) for row in rows}
 
 
