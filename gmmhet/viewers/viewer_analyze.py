@@ -1,0 +1,119 @@
+"""The landscape: its page, its points with a choice of axes and colours, and the motion along its trajectories."""
+import os
+
+from pyworkflow.protocol import params
+
+from gmmhet.engine import rundir
+from gmmhet.protocols import GmmHetProtAnalyze
+from gmmhet.viewers import chimerax, trajectories
+from gmmhet.viewers import latents as looks
+from gmmhet.viewers.drawing import NothingToShow
+from gmmhet.viewers.maps import read_map
+from gmmhet.viewers.viewer_base import GmmHetViewerBase, needed
+from gmmhet.viewers.viewer_train import addScatter, drawChosen
+
+
+class GmmHetViewerAnalyze(GmmHetViewerBase):
+    """Viewer of 'analyze landscape'."""
+
+    _label = "viewer of the landscape"
+    _targets = (GmmHetProtAnalyze,)
+
+    def _defineParams(self, form):
+        summary = self.protocol.getSummary()
+        form.addSection("Landscape")
+        form.addParam("showPage", params.LabelParam, label="Landscape page",
+                      help="Density of the particles, clusters, trajectories, explained variance and decoded motion on one page.")
+        addScatter(form, looks.axis_names(summary.get("latent_dim", 0), self._embedding()), looks.colour_names(has_clusters=True))
+        form.addParam("showClusters", params.LabelParam, label="Maps of the clusters",
+                      help="The decoded map at the centre of each cluster: a model, not evidence. Reconstruct the classes for evidence.")
+        form.addSection("Trajectories")
+        form.addParam("trajectory", params.EnumParam, choices=trajectories.trajectory_names(self.protocol.getRunFolder()) or ["none"],
+                      default=0, label="Trajectory", help="The trajectories asked for in the protocol's 'Line'.")
+        form.addParam("showArrows", params.LabelParam, label="Displacement of the Gaussians",
+                      help="Arrows from the trajectory's first to its last point over three projections of the first map.")
+        form.addParam("showSeries", params.LabelParam, label="Maps along the trajectory",
+                      help="A projection of every map, and its difference from the first.")
+        form.addParam("showMovie", params.LabelParam, label="Movie with arrows in ChimeraX",
+                      help="Plays the maps with the Gaussians' arrows. Without ChimeraX the arrows are drawn here instead.")
+        form.addParam("showDirections", params.LabelParam, label="Motion along every direction",
+                      help="How much the model changes from one end of each direction to the other.")
+
+    def _pictures(self):
+        return {"showPage": self._showPage, "showLatents": self._showLatents, "showClusters": self._showClusters,
+                "showArrows": self._showArrows, "showSeries": self._showSeries, "showMovie": self._showMovie,
+                "showDirections": self._showDirections}
+
+    # ------------------------------------------------------------------ landscape
+    def _embedding(self):
+        return self.protocol.getSummary().get("embedding", "embedding").upper()
+
+    def _trainFolder(self):
+        return rundir.read_json(needed(self.protocol.getRunFile(rundir.CONFIG))).get("model", "")
+
+    def _showPage(self):
+        from matplotlib.image import imread
+        page = imread(needed(self.protocol.getRunFile(rundir.LANDSCAPE)))
+        plotter, figure = self._plot("landscape", 12.5, 12.5 * page.shape[0] / page.shape[1])
+        axes = figure.subplots()
+        axes.imshow(page)
+        axes.set_axis_off()
+        return [plotter]
+
+    def _showLatents(self):
+        embedding = looks.read_arrays(self.protocol.getRunFile(rundir.EMBEDDING))
+        folder = self._trainFolder()
+        found = looks.read_arrays(os.path.join(folder, rundir.LATENTS))
+        if list(found["id"]) != list(embedding["id"]):
+            raise NothingToShow("The training in '%s' was repeated after this analysis: run the analysis again." % folder)
+        plotter, figure = self._plot("latent points", 8, 5.8)
+        drawChosen(self, figure, found, looks.star_of(folder), embedding["xy"], embedding["label"])
+        return [plotter]
+
+    def _showClusters(self):
+        sizes = self.protocol.getSummary().get("clusters", [])
+        maps = [("cluster %d (%d)" % (label, size), needed(self.protocol.getRunFile(rundir.cluster_map(label))))
+                for label, size in enumerate(sizes, 1)]
+        if not maps:
+            raise NothingToShow("There are no clusters: the run has not finished, or found none by density.")
+        return self._mapViews(maps)
+
+    # ------------------------------------------------------------------ trajectories
+    def _chosen(self):
+        names = trajectories.trajectory_names(self.protocol.getRunFolder())
+        if not names:
+            raise NothingToShow("There are no trajectories yet: they are written when the run has finished.")
+        return names[self.trajectory.get()]
+
+    def _showArrows(self):
+        folder, name = self.protocol.getRunFolder(), self._chosen()
+        plotter, figure = self._plot("displacements along " + name, 13.5, 4.6)
+        figure.suptitle("%s: displacement of the Gaussians from the first to the last point" % name)
+        volume, pixelSize = read_map(trajectories.point_files(folder, name, ".mrc")[0])
+        trajectories.draw_displacements(figure, volume, pixelSize, *trajectories.end_centers(folder, name))
+        return [plotter]
+
+    def _showSeries(self):
+        name = self._chosen()
+        maps = trajectories.point_files(self.protocol.getRunFolder(), name, ".mrc")
+        plotter, figure = self._plot("maps along " + name, max(5.0, 1.9 * len(maps)), 4.4)
+        trajectories.draw_series(figure, maps, ["%s, point %d" % (name, i) for i in range(1, len(maps) + 1)])
+        return [plotter]
+
+    def _showMovie(self):
+        if not chimerax.is_installed():
+            return self._showArrows() + [self.infoMessage(chimerax.INSTALL + " The arrows are drawn in the other window.", "No ChimeraX")]
+        folder, name = self.protocol.getRunFolder(), self._chosen()
+        maps = trajectories.point_files(folder, name, ".mrc")
+        volume, pixelSize = read_map(maps[0])
+        bild, cif = (os.path.join(folder, rundir.trajectory(name), file) for file in ("motion.bild", "motion.cif"))
+        return [chimerax.script_view(chimerax.trajectory_commands(maps, len(volume), pixelSize, bild, cif),
+                                     self.protocol._getExtraPath("show_%s.cxc" % name))]
+
+    def _showDirections(self):
+        directions = self.protocol.getSummary().get("directions", {})
+        if not directions:
+            raise NothingToShow("There are no directions yet: they are written when the run has finished.")
+        plotter, figure = self._plot("motion along directions", 7.5, 1.5 + 0.36 * len(directions))
+        trajectories.draw_directions(figure.subplots(), directions)
+        return [plotter]
