@@ -5,19 +5,13 @@ import time
 
 from tqdm import tqdm
 
-_FORMAT = logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
 
-
-class _Console(logging.StreamHandler):
+class _Console(logging.Handler):
     """Messages on stderr, above a progress bar where one is drawn; warnings and errors say so."""
 
-    def __init__(self):
-        super().__init__(sys.stderr)
-        self.setFormatter(_FORMAT)
-
     def emit(self, record):
-        prefix = record.levelname + ": " if record.levelno >= logging.WARNING else ""
-        tqdm.write(prefix + self.format(record), file=sys.stderr)
+        level = record.levelname + ": " if record.levelno >= logging.WARNING else ""
+        tqdm.write("%s %s%s" % (time.strftime("%H:%M:%S"), level, record.getMessage()), file=sys.stderr)
 
 
 log = logging.getLogger("gmmhet")

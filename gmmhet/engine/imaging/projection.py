@@ -45,11 +45,8 @@ def project(xy, amplitudes, widths, grid):
     index = tf.range(m + 1, dtype=tf.float32) * np.float32(grid.step)
     damping = tf.exp(-2.0 * np.float32(np.pi) ** 2 * tf.square(widths[..., None] * index))
     scale = np.float32(1.0 / (grid.pixel_size**2 * grid.box))
-    cos_x, sin_x = _waves(xy[..., 0], grid)
-    cos_y, sin_y = _waves(xy[..., 1], grid)
-    along_x = tf.concat([cos_x * damping, sin_x * damping], -1)
-    weighted = damping * (amplitudes[..., None] * scale)
-    along_y = tf.concat([cos_y * weighted, sin_y * weighted], -1)
+    along_x = _waves(xy[..., 0], damping, grid)
+    along_y = _waves(xy[..., 1], damping * (amplitudes[..., None] * scale), grid)
     products = tf.matmul(along_y, along_x, transpose_a=True)
     cc, cs = products[:, :m + 1, :m + 1], products[:, :m + 1, m + 1:]
     sc, ss = products[:, m + 1:, :m + 1], products[:, m + 1:, m + 1:]
@@ -58,19 +55,7 @@ def project(xy, amplitudes, widths, grid):
     return tf.stack([real, imag], 1)
 
 
-def _waves(position, grid):
-    """cos and sin of ``2 pi k position`` for k = 0..m; by angle doubling, several times cheaper than m sines each.
-
-    position : tensor [..., N], Å. Returns two tensors [..., N, m+1].
-    """
-    angle = (2.0 * np.float32(np.pi) * np.float32(grid.step)) * position[..., None]
-    cosine, sine = tf.ones_like(angle), tf.zeros_like(angle)
-    count = 1
-    while count < grid.m + 1:
-        turn_cos, turn_sin = tf.cos(count * angle), tf.sin(count * angle)
-        take = min(count, grid.m + 1 - count)
-        low_cos, low_sin = cosine[..., :take], sine[..., :take]
-        cosine = tf.concat([cosine, low_cos * turn_cos - low_sin * turn_sin], -1)
-        sine = tf.concat([sine, low_sin * turn_cos + low_cos * turn_sin], -1)
-        count += take
-    return cosine, sine
+def _waves(position, damping, grid):
+    """``cos`` then ``sin`` of ``2 pi k position``, times the damping: positions [..., N] Å to [..., N, 2(m+1)]."""
+    angle = position[..., None] * (2.0 * np.float32(np.pi) * tf.range(grid.m + 1, dtype=tf.float32) * np.float32(grid.step))
+    return tf.concat([tf.cos(angle) * damping, tf.sin(angle) * damping], -1)

@@ -49,6 +49,12 @@ def _open_stack(path, header_only=False):
     return MappedStack(path)
 
 
+def plain_header(path):
+    """Header (a NumPy record) and byte order, '<' or '>', of an uncompressed MRC file of at least 1024 bytes."""
+    order = ">" if np.fromfile(path, HEADER_DTYPE, 1)[0]["machst"][0] == 0x11 else "<"
+    return np.fromfile(path, HEADER_DTYPE.newbyteorder(order), 1)[0], order
+
+
 def _mrc_layout(path, header):
     """Shape, dtype (native byte order) and offset of the images in an MRC file."""
     try:
@@ -69,9 +75,7 @@ class MappedStack:
         size = os.path.getsize(path)
         if size < HEADER_DTYPE.itemsize:
             raise ParticleError("stack '%s' is not an MRC file: it has %d bytes, a header has 1024" % (path, size))
-        header = np.fromfile(path, HEADER_DTYPE.newbyteorder("<"), 1)[0]
-        order = ">" if header["machst"][0] == 0x11 else "<"
-        header = np.fromfile(path, HEADER_DTYPE.newbyteorder(order), 1)[0]
+        header, order = plain_header(path)
         self.shape, dtype, offset = _mrc_layout(path, header)
         dtype = dtype.newbyteorder(order)
         whole = (size - offset) // (dtype.itemsize * self.shape[1] * self.shape[2])

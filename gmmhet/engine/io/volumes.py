@@ -1,12 +1,15 @@
 """Maps: MRC files to arrays [z, y, x] and back."""
+import math
 import os
 import warnings
 
 import mrcfile
 import numpy as np
+from mrcfile.dtypes import HEADER_DTYPE
 from mrcfile.utils import dtype_from_mode
 
 from gmmhet.engine.io.errors import MapError
+from gmmhet.engine.io.stacks import is_compressed, plain_header
 
 __all__ = ["MapError", "read_map", "write_map"]
 
@@ -33,10 +36,10 @@ def read_map(path):
     if not os.path.isfile(path):
         raise MapError("map '%s' does not exist" % path)
     try:
+        if not is_compressed(path):
+            _check_length(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
-            with mrcfile.open(path, permissive=True, header_only=True) as file:
-                _check_length(path, file.header)
             with mrcfile.open(path, permissive=True) as file:
                 data, voxel = file.data, file.voxel_size.copy()
     except MapError:
@@ -49,15 +52,17 @@ def read_map(path):
     return np.asarray(data, np.float32), float(voxel.x)
 
 
-def _check_length(path, header):
+def _check_length(path):
     """Refuse a plain file too short for its header, before memory is set aside for what a broken header claims."""
-    if path.lower().endswith((".gz", ".bz2")):
-        return
+    size = os.path.getsize(path)
+    if size < HEADER_DTYPE.itemsize:
+        raise MapError("map '%s' is not a readable MRC file: it has %d bytes, a header has %d" % (path, size, HEADER_DTYPE.itemsize))
+    header, _ = plain_header(path)
     sizes = [int(header[name]) for name in ("nx", "ny", "nz")]
-    needed = header.nbytes + int(header["nsymbt"]) + int(np.prod(sizes, dtype=object)) * dtype_from_mode(header["mode"]).itemsize
-    if min(sizes) < 1 or os.path.getsize(path) < needed:
+    needed = HEADER_DTYPE.itemsize + int(header["nsymbt"]) + math.prod(sizes) * dtype_from_mode(int(header["mode"])).itemsize
+    if min(sizes) < 1 or size < needed:
         raise MapError("map '%s' is not a readable MRC file: its header says %d x %d x %d voxels, %d bytes in all, but it has %d bytes" % (
-            path, *sizes, needed, os.path.getsize(path)))
+            path, *sizes, needed, size))
 
 
 def _check_map(path, data, voxel):

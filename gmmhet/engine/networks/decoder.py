@@ -62,11 +62,11 @@ class Deformation:
         return sum(self.sizes)
 
     def apply(self, u):
-        """Mixtures of network outputs u [B, outputs]: centers [B, N, 3], amplitudes [B, N], widths [B, N]."""
+        """Mixtures of network outputs u [B, outputs]: centers [B, N, 3], amplitudes [B, N], widths [B, N] ([N] when widths do not vary)."""
         batch = tf.shape(u)[0]
         parts = dict(zip(self.columns, tf.split(u, self.sizes, axis=1)))
         ones = tf.ones([batch, 1])
-        centers, amplitudes, widths = self._centers[None] * ones[..., None], self._amplitudes * ones, self._widths * ones
+        centers, amplitudes, widths = self._centers[None] * ones[..., None], self._amplitudes * ones, self._widths
         if "position" in parts:
             moved = tf.einsum("nm,bmc->bnc", self.weights, tf.reshape(parts["position"], [batch, self.anchors, 3]))
             centers += self.reach_angst * tf.tanh(moved * (POSITION_UNIT_ANGST / self.reach_angst))
@@ -75,5 +75,5 @@ class Deformation:
             amplitudes += self._ceiling * (tf.sigmoid(self._logit + change) - self._share)
         if "width" in parts:
             change = WIDTH_UNIT * tf.matmul(parts["width"], self.weights, transpose_b=True)
-            widths *= tf.exp(0.5 * tf.tanh(2.0 * change))
+            widths *= ones * tf.exp(0.5 * tf.tanh(2.0 * change))
         return centers, amplitudes, widths

@@ -39,7 +39,7 @@ def posterior(phantom, particles, sigma, batch_size=32):
         return tf.map_fn(one, (centers, amplitudes), fn_output_signature=tf.float32)
 
     chunks = []
-    for start in progress(range(0, len(particles), batch_size), None, "oracle"):
+    for start in progress(range(0, len(particles), batch_size), -(-len(particles) // batch_size), "oracle"):
         rows = np.arange(start, min(start + batch_size, len(particles)))
         values = log_likelihoods(particles.read(rows), particles.rotation[rows], particles.shift_angst[rows], particles.ctf[rows])
         chunks.append(values.numpy().T + np.log(prior))

@@ -64,7 +64,7 @@ class Trainer:
         divergence = 0.5 * tf.reduce_sum(mean**2 + tf.exp(2 * log_std) - 2 * log_std - 1, 1)
         if not self.model.settings["variational"] or self.agreement.objective == "frc":
             divergence = tf.zeros_like(divergence)
-        spread = tf.math.reduce_std(widths, 1) / tf.reduce_mean(widths)
+        spread = tf.math.reduce_std(widths, -1) / tf.reduce_mean(widths)
         return self.agreement.value(data, image), divergence, spread
 
     def _train_step(self, images, rotation, shift, ctf, features, seed, warmth):

@@ -78,13 +78,14 @@ class HeterogeneityModel:
         return mean, tf.clip_by_value(log_std - 1.0, *LOG_STD_RANGE)
 
     def mixture(self, z, training=False):
-        """Latent points [B, D] to centers [B, N, 3], amplitudes [B, N], widths [B, N]; exactly neutral at z = 0."""
+        """Latent points [B, D] to centers [B, N, 3], amplitudes [B, N], widths [B, N] or [N]; exactly neutral at z = 0."""
         both = self.decoder(tf.concat([z, tf.zeros_like(z[:1])], 0), training=training)
         return self.deformation.apply(both[:-1] - both[-1:])
 
     def decode(self, z):
-        """As `mixture`, NumPy in and out."""
-        return tuple(part.numpy() for part in self.mixture(tf.constant(np.atleast_2d(z), tf.float32)))
+        """As `mixture`, NumPy in and out, with a row per latent point in all three."""
+        centers, amplitudes, widths = (part.numpy() for part in self.mixture(tf.constant(np.atleast_2d(z), tf.float32)))
+        return centers, amplitudes, np.broadcast_to(widths, amplitudes.shape)
 
     def jacobian(self, z):
         """Change of the centres with z at one latent point [D]: [N, 3, D], Å per unit of z."""
