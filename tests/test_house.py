@@ -15,8 +15,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PACKAGE = os.path.join(ROOT, "gmmhet")
 
 #: height of each part; a part may import itself and whatever lies strictly lower
-ENGINE_FLOORS = [("config", "rundir", "log"), ("imaging",), ("io",), ("gmm",), ("losses", "networks"), ("training",),
-                 ("poses", "latent", "reconstruction", "simulate"), ("stages",), ("cli",)]
+ENGINE_FLOORS = [("config", "rundir", "log"), ("imaging",), ("io",), ("gmm",), ("losses", "networks"), ("reconstruction",), ("training",),
+                 ("poses", "latent", "simulate"), ("stages",), ("cli",)]
 SCIPION_FLOORS = [("constants", "bibtex"), ("plugin",), ("convert",), ("protocols",), ("viewers", "wizards")]
 ENGINE_FOR_SCIPION = {"gmmhet.engine", "gmmhet.engine.config", "gmmhet.engine.rundir"}
 SCIPION_PACKAGES = {"pyworkflow", "pwem", "relion", "scipion", "xmipp3", "eman2"}
@@ -148,7 +148,7 @@ import sys
 import pyworkflow
 domain = pyworkflow.Config.getDomain()
 domain.registerPlugin("gmmhet")
-names = sorted(name for name in domain.getProtocols() if name.startswith("GmmHet"))
+names = sorted(name for name, cls in domain.getProtocols().items() if name.startswith("GmmHet") and cls._label)
 print("FOUND", ",".join(names))
 print("TENSORFLOW", "tensorflow" in sys.modules)
 """
