@@ -118,7 +118,7 @@ def draw_latents(figure, x, y, values, labels, classes=False):
     plain(axes, "Latent points", labels[0], labels[1])
     limits = middle(x) + middle(y)
     if values is None:
-        shown = axes.hexbin(x, y, gridsize=90, bins="log", mincnt=1, cmap="viridis", linewidths=0, extent=limits)
+        shown = axes.hexbin(x, y, gridsize=int(np.clip(np.sqrt(len(x)), 20, 90)), bins="log", mincnt=1, cmap="viridis", linewidths=0, extent=limits)
         figure.colorbar(shown, ax=axes, label="particles", shrink=0.8)
     elif classes:
         _draw_classes(axes, x, y, values, labels[2])

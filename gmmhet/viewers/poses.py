@@ -17,7 +17,7 @@ def draw_pose_changes(figure, angle_deg, shift_angst, gain):
     first, second, third = figure.subplots(1, 3)
     for axes, values, unit, title in ((first, angle_deg, "°", "Orientation"), (second, shift_angst, "Å", "Shift")):
         top = max(float(np.quantile(values, 0.999)), 1e-6)
-        axes.hist(values, bins=np.linspace(0, top, 61), color=BLUE, alpha=0.8)
+        axes.hist(values, bins=np.linspace(0, top, int(np.clip(2 * np.sqrt(len(values)), 10, 60))), color=BLUE, alpha=0.8)
         median = float(np.median(values))
         axes.axvline(median, color=RED, linewidth=1.4)
         axes.annotate("median %.2f %s" % (median, unit), (median, 0.97), xycoords=("data", "axes fraction"), xytext=(5, 0),

@@ -57,7 +57,7 @@ def draw_gains(axes, gain, held_out, unit):
     unit : str
     """
     low, high = np.quantile(gain, [0.001, 0.999])
-    bins = np.linspace(low, high if high > low else low + 1, 61)
+    bins = np.linspace(low, high if high > low else low + 1, int(np.clip(np.sqrt(len(gain)), 10, 60)))
     for chosen, tint, label in ((~held_out, BLUE, "learned from"), (held_out, RED, "held out")):
         if chosen.any():
             axes.hist(gain[chosen], bins=bins, density=True, histtype="stepfilled", color=tint, alpha=0.25)

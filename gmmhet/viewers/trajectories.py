@@ -6,7 +6,7 @@ from matplotlib.colors import Normalize
 
 from gmmhet.engine import rundir
 from gmmhet.viewers.drawing import FAINT, INK, NothingToShow, plain
-from gmmhet.viewers.maps import VIEWS, picture, read_map
+from gmmhet.viewers.maps import VIEWS, picture, reach, read_map
 
 SMALLEST_ARROW = 0.1        # of the longest; shorter ones are not drawn
 MOST_ARROWS = 1500          # so that a view of many Gaussians stays readable and quick
@@ -58,11 +58,12 @@ def draw_displacements(figure, volume, pixel_size, start, end):
     longest = max(float(length.max()), 1e-9)
     shown = np.flatnonzero((length >= SMALLEST_ARROW * longest) & (length > 1e-3))
     shown = shown[np.argsort(length[shown])][-MOST_ARROWS:]
+    room = max(reach(volume, pixel_size), 1.1 * float(np.abs(end[shown]).max(initial=0.0)))
     row = figure.subplots(1, 3)
     drawn = None
     for axes, (name, summed, (across, up)) in zip(row, VIEWS):
         image = volume.sum(axis=summed)
-        picture(axes, image, pixel_size, "projection " + name, (0.0, 1.8 * max(float(image.max()), 1e-12)))
+        picture(axes, image, pixel_size, "projection " + name, (0.0, 1.8 * max(float(image.max()), 1e-12)), room)
         if len(shown):
             drawn = axes.quiver(start[shown, across], start[shown, up], (end - start)[shown, across], (end - start)[shown, up], length[shown],
                                 angles="xy", scale_units="xy", scale=1, cmap="plasma_r", norm=Normalize(0, longest), width=0.006,
@@ -85,15 +86,16 @@ def draw_series(figure, maps, titles):
     """
     volumes = [read_map(path) for path in maps]
     pixel_size = volumes[0][1]
-    change = np.abs(volumes[-1][0] - volumes[0][0])
+    change = volumes[-1][0] - volumes[0][0]
     summed = int(np.argmax([np.sum(change.sum(axis=axis) ** 2) for axis in range(3)]))     # the direction in which the change shows most
+    room = reach(np.max([volume for volume, _ in volumes], axis=0), pixel_size)
     images = [volume.sum(axis=summed) for volume, _ in volumes]
     grid = figure.subplots(2, len(images), squeeze=False)
     limits = (0.0, max(float(np.max(images)), 1e-12))
     most = max(float(np.max(np.abs(images - images[0]))), 1e-12)
     for column, (image, title) in enumerate(zip(images, titles)):
-        picture(grid[0, column], image, pixel_size, title, limits)
-        picture(grid[1, column], image - images[0], pixel_size)
+        picture(grid[0, column], image, pixel_size, title, limits, room)
+        picture(grid[1, column], image - images[0], pixel_size, reach=room)
         grid[1, column].images[0].set(cmap="RdBu_r", clim=(-most, most))
     grid[0, 0].set_ylabel("projection " + VIEWS[summed][0], color=INK)
     grid[1, 0].set_ylabel("minus the first", color=INK)

@@ -158,6 +158,7 @@ def test_arrows_are_the_gaussians_that_move_and_as_long_as_they_move(project, ru
 
 def test_series_has_one_column_per_point_and_its_first_difference_is_zero(project, runs):
     figure = figure_of(project, runs["analyze"], "showSeries")
+    assert "projection along" in words(figure) and "projection along y" not in words(figure)      # the motion is along y: it would not show
     assert len(figure.axes) == 10 and not np.any(figure.axes[5].images[0].get_array())
     assert np.ptp(figure.axes[9].images[0].get_array()) > 0
 
