@@ -20,6 +20,8 @@ ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 #: RELION's columns in the order of gmmhet.engine.imaging.ctf.CTF_COLUMNS, with the default of those that may be missing
 CTF_LABELS = {"rlnDefocusU": None, "rlnDefocusV": None, "rlnDefocusAngle": 0.0, "rlnVoltage": None, "rlnSphericalAberration": None,
               "rlnAmplitudeContrast": None, "rlnPhaseShift": 0.0, "rlnCtfBfactor": 0.0, "rlnCtfScalefactor": 1.0}
+#: RELION's columns of image formation that the engine does not model
+IGNORED = ("rlnBeamTiltX", "rlnBeamTiltY", "rlnOddZernike", "rlnEvenZernike", "rlnMagMat00", "rlnMagMat01", "rlnMagMat10", "rlnMagMat11")
 
 
 class ParticleSet:
@@ -214,9 +216,14 @@ def _ctf(table):
     if missing:
         raise ParticleError("%s: particles without CTF (missing columns: %s). Estimate the CTF before extracting the particles" % (
             table.path, ", ".join(missing)))
-    if table.has("rlnCtfDataAreCtfPremultiplied") and np.any(table.numbers("rlnCtfDataAreCtfPremultiplied")):
-        raise ParticleError("%s: the particles are already multiplied by their CTF (rlnCtfDataAreCtfPremultiplied is 1): extract them "
-                            "again without it" % table.path)
+    for label, words in (("rlnCtfDataAreCtfPremultiplied", "multiplied by their CTF"), ("rlnCtfDataArePhaseFlipped", "phase-flipped")):
+        if np.any(table.numbers(label, 0)):
+            raise ParticleError("%s: the particles are already %s (%s is 1), and the CTF would be applied twice: extract them again "
+                                "without it" % (table.path, words, label))
+    ignored = [label for label in IGNORED if table.has(label)]
+    if ignored:
+        log.warning("%s: beam tilt, higher aberrations and anisotropic magnification are not modelled; ignored: %s.", table.path,
+                    ", ".join(ignored))
     columns = [table.numbers(label, default) if table.has(label) or default is not None else table.numbers("rlnDefocusU")
                for label, default in CTF_LABELS.items()]
     return np.stack(columns, axis=1).astype(np.float32)

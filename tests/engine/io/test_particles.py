@@ -9,6 +9,7 @@ import starfile
 from gmmhet.engine.imaging.ctf import CTF_COLUMNS
 from gmmhet.engine.imaging.pose import random_rotations, rotation_from_euler
 from gmmhet.engine.io.particles import CTF_LABELS, ParticleError, read_particles, write_particles
+from gmmhet.engine.log import log
 
 N, BOX = 7, 8
 
@@ -257,7 +258,8 @@ class TestBadInput:
         (dict(rlnImageName=["000001@Extract/s.mrcs"] * 6 + ["x@Extract/s.mrcs"]), "rlnImageName of particle row 7 is 'x@Extract/s.mrcs'"),
         (dict(rlnImageName=["%d@Extract/s.mrcs" % (i + 3) for i in range(N)]),
          "particle id 95 names image 8 of '.*s.mrcs', which holds only 7 images"),
-        (dict(rlnCtfDataAreCtfPremultiplied=1), "already multiplied by their CTF"),
+        (dict(rlnCtfDataAreCtfPremultiplied=1), r"are already multiplied by their CTF \(rlnCtfDataAreCtfPremultiplied is 1\)"),
+        (dict(rlnCtfDataArePhaseFlipped=1), r"are already phase-flipped \(rlnCtfDataArePhaseFlipped is 1\), and the CTF would be applied twice"),
         (dict(rlnOpticsGroup=None), "has an optics table, but rlnOpticsGroup is missing"),
     ])
     def test_unusable_columns_are_refused(self, tmp_path, images, changes, message):
@@ -303,8 +305,11 @@ class TestBadInput:
         self.refused(str(tmp_path / "none.star"), "particles file '.*none.star' does not exist")
 
 
-def test_orientations_that_are_all_zero_are_said(tmp_path, images, caplog, monkeypatch):
-    from gmmhet.engine.log import log
+@pytest.mark.parametrize("changes, words", [
+    (dict(rlnAngleRot=0.0, rlnAngleTilt=0.0, rlnAnglePsi=0.0), "all orientations are zero; were these particles aligned?"),
+    (dict(rlnBeamTiltX=0.1, rlnMagMat00=1.0), "anisotropic magnification are not modelled; ignored: rlnBeamTiltX, rlnMagMat00."),
+])
+def test_what_is_doubtful_is_said_but_read(tmp_path, images, caplog, monkeypatch, changes, words):
     monkeypatch.setattr(log, "propagate", True)
-    read_particles(project(tmp_path, images, rlnAngleRot=0.0, rlnAngleTilt=0.0, rlnAnglePsi=0.0))
-    assert "all orientations are zero; were these particles aligned?" in caplog.text
+    assert len(read_particles(project(tmp_path, images, **changes))) == N
+    assert words in caplog.text

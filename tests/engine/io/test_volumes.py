@@ -57,6 +57,9 @@ def test_a_missing_map_and_a_file_that_is_none_are_refused(tmp_path):
     text.write_text("this is no map\n" * 100)
     with pytest.raises(MapError, match="text.mrc' is not a readable MRC file"):
         read_map(str(text))
+    text.write_text("too short")
+    with pytest.raises(MapError, match="text.mrc' is not a readable MRC file: it has 9 bytes, a header has 1024"):
+        read_map(str(text))
 
 
 def test_a_map_cut_short_is_refused_with_its_lengths(tmp_path, cube):
