@@ -82,9 +82,23 @@ def use_hardware(config):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     elif config.gpus != "auto":
         os.environ["CUDA_VISIBLE_DEVICES"] = config.gpus
-    import tensorflow as tf
+    tf = _tensorflow()
     if config.threads:
         tf.config.threading.set_intra_op_parallelism_threads(config.threads)
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
     tf.keras.utils.set_random_seed(config.seed)
+
+
+def _tensorflow():
+    """TensorFlow, imported and its devices listed without the messages that it writes on machines without a GPU."""
+    saved = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            import tensorflow as tf
+            tf.config.list_physical_devices("GPU")
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+    return tf

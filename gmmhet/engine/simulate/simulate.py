@@ -3,16 +3,20 @@ import json
 import os
 
 import numpy as np
+from sklearn.mixture import GaussianMixture
 
 from gmmhet.engine import rundir
 from gmmhet.engine.config import ConfigError, required
+from gmmhet.engine.gmm.mixture import Mixture
 from gmmhet.engine.io.particles import read_particles, write_particles
 from gmmhet.engine.io.volumes import write_map
 from gmmhet.engine.log import log, progress
 from gmmhet.engine.simulate.images import CHUNK, consensus_map, draw_ctf, draw_poses, noisy_images
 from gmmhet.engine.simulate.oracle import estimates, posterior, truths
-from gmmhet.engine.simulate.phantom import make_phantom
+from gmmhet.engine.simulate.phantom import ASSEMBLY_STATES, Phantom, make_phantom
+from gmmhet.engine.simulate.physics import decoded_angles, plain_r2
 from gmmhet.engine.simulate.score import oracle_scores, score_all
+from gmmhet.engine.training.model import load_model
 
 
 def simulate(config, run):
@@ -34,6 +38,7 @@ def simulate(config, run):
     oracle = estimates(phantom, *posterior(phantom, particles, sigma))
     np.savez(run(rundir.TRUTH), id=particles.ids, rotation=rotation, shift_angst=shift, sigma=sigma, centers=phantom.base.centers,
              amplitudes=phantom.base.amplitudes, widths=phantom.base.widths, part=phantom.part, pivot=phantom.pivot, axis=phantom.axis,
+             angle_deg=phantom.angle_deg,
              **{"true_" + k: v for k, v in truth.items()}, **{"oracle_" + k: v for k, v in oracle.items()})
     scores = oracle_scores(config.kind, truth, oracle)
     with open(run(rundir.ORACLE), "w", encoding="utf-8") as f:
@@ -55,6 +60,7 @@ def score(config, run):
     with np.load(os.path.join(config.truth, rundir.TRUTH)) as data:
         rows = {int(i): row for row, i in enumerate(data["id"])}
         truth = {k[5:]: data[k] for k in data.files if k.startswith("true_")}
+        phantom = _phantom(oracle["kind"], data)
     latents = dict(np.load(os.path.join(config.model, rundir.LATENTS)))
     first = latents["copy"] == 0
     order = np.array([rows[int(i)] for i in latents["id"][first]])
@@ -65,11 +71,21 @@ def score(config, run):
     if oracle["kind"] == "assembly":
         estimate["state"] = _clusters(config, latents)
     figures = score_all(oracle["kind"], truth, estimate)
+    if oracle["kind"] == "hinge":
+        angle = decoded_angles(load_model(config.model), z, phantom)
+        figures["decoded_angle_r2"] = plain_r2(truth["angle"], angle)
+        oracle["decoded_angle_r2"] = oracle["r2"]
     summary = dict(stage="score", kind=oracle["kind"], scores=figures, oracle={k: oracle[k] for k in figures},
                    fraction_of_oracle={k: figures[k] / oracle[k] for k in figures})
     run.write_summary(summary)
     for name, value in figures.items():
         log.info("%s: %.3f; oracle %.3f; fraction of the oracle %.3f", name.replace("_", " "), value, oracle[name], value / oracle[name])
+
+
+def _phantom(kind, data):
+    """The phantom that a simulate run keeps in its truth."""
+    base = Mixture(data["centers"], data["amplitudes"], data["widths"])
+    return Phantom(kind, base, data["part"], data["pivot"], data["axis"], float(data["angle_deg"]))
 
 
 def _clusters(config, latents):
@@ -81,7 +97,4 @@ def _clusters(config, latents):
         with np.load(os.path.join(config.analysis, rundir.EMBEDDING)) as data:
             label = dict(zip(data["id"].tolist(), data["label"].tolist()))
         return np.array([label[i] for i in latents["id"].tolist()])
-    from sklearn.mixture import GaussianMixture
-
-    from gmmhet.engine.simulate.phantom import ASSEMBLY_STATES
     return GaussianMixture(len(ASSEMBLY_STATES), n_init=5, random_state=0).fit_predict(latents["z"])
