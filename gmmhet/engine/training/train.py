@@ -132,9 +132,19 @@ def _finish(config, run, trainer):
         best_epoch=trainer.best["epoch"], held_out_gain=trainer.best["held_out_gain"],
         held_out_evidence=float(evidence.mean()), held_out_evidence_interval=[low, high],
         motion_rms_angst=motion, resolution_angst=model.likelihood.grid.box * model.pixel_size / model.likelihood.grid.m,
-        gaussians=len(model.neutral), free_gaussians=int(model.free.sum()), anchors=model.deformation.anchors, scale=model.likelihood.scale))
+        verdict=verdict(float(evidence.mean()), low, high), gaussians=len(model.neutral), free_gaussians=int(model.free.sum()), anchors=model.deformation.anchors, scale=model.likelihood.scale))
     log.info("held-out evidence %.4g nats a particle (95 %% interval %.4g to %.4g); decoded motion %.3g Å rms; seed %d",
              evidence.mean(), low, high, motion, config.seed)
+    log.info(verdict(float(evidence.mean()), low, high))
+
+
+def verdict(gain, low, high):
+    """A plain sentence from the held-out evidence (nats a particle over the neutral model) and its 95 % interval."""
+    because = "on particles that the networks never saw, the evidence over the neutral model is %.3g nats a particle (95 %% interval %.3g to %.3g)" % (
+        gain, low, high)
+    if low > 0:
+        return "Heterogeneity supported: %s." % because
+    return "Heterogeneity not supported: %s, which does not exceed 0." % because
 
 
 def motion_rms(model, z, most=2000):
