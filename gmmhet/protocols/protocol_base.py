@@ -16,8 +16,6 @@ from gmmhet.protocols.form import addField, fieldName, fieldValue, wordsOfForm
 
 #: parameters that Scipion sets itself: run folder, restart, threads and GPUs
 SET_BY_SCIPION = ("out", "resume", "threads", "gpus")
-#: parameters that do not change the result: a run that differs only in these is continued, not started afresh
-NO_MATTER = SET_BY_SCIPION + ("pause_after_epoch",)
 
 
 class GmmHetProtBase(EMProtocol):
@@ -225,9 +223,7 @@ def flexFolder(obj, stage, attribute=MODEL_FOLDER):
 
 def _sameRun(before, values):
     """Whether a request repeats an earlier one, apart from what does not change the result."""
-    def matters(request):
-        return {key: value for key, value in request.items() if key not in NO_MATTER}
-    return bool(before) and {key: value for key, value in matters(before).items() if key in values} == matters(values)
+    return all(before.get(key, value) == value for key, value in values.items() if key not in rundir.MAY_DIFFER)
 
 
 def _figure(value):

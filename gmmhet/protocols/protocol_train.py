@@ -10,8 +10,8 @@ from gmmhet.constants import AGREEMENT, COPIES, GMM_FOLDER, HELD_OUT, NEUTRAL_AG
 from gmmhet.engine import config, rundir
 from gmmhet.protocols.protocol_base import GmmHetProtBase, flexFolder, markFlex
 
-#: training is cut into at most so many steps, besides its preparation and its end
-MOST_STEPS = 6
+#: a step of the training shows about so many particles to the networks, so that the project window moves; each step starts the engine anew
+PARTICLES_PER_STEP = 50000
 
 
 class GmmHetProtTrain(GmmHetProtBase):
@@ -48,10 +48,9 @@ class GmmHetProtTrain(GmmHetProtBase):
         self._insertFunctionStep(self.runEngineStep, settings, needsGPU=True)
 
     def _pauses(self):
-        """Epochs after which training pauses, so that the project window moves."""
-        epochs = self.epochs.get()
-        parts = min(epochs, MOST_STEPS)
-        return [round(epochs * part / parts) for part in range(1, parts)]
+        """Epochs after which training pauses: after each one for large sets, never for small ones."""
+        epochs = max(1, round(PARTICLES_PER_STEP / self.inputParticles.get().getSize()))
+        return list(range(epochs, self.epochs.get(), epochs))
 
     # ------------------------------------------------------------------ STEPS
     def convertInputStep(self, settings):

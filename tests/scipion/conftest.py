@@ -32,16 +32,15 @@ def domain():
 
 @pytest.fixture(scope="session")
 def project(domain):
-    """A new Scipion project; the working folder is the project's, as for every Scipion process."""
+    """A new Scipion project; the working folder is the project's, as for every Scipion process. GMMHET_KEEP_PROJECT=1 leaves it."""
     from pyworkflow.project import Manager
-    before = os.getcwd()
-    manager = Manager()
-    if manager.hasProject("gmmhet_tests"):
-        manager.deleteProject("gmmhet_tests")
-    made = manager.createProject("gmmhet_tests")
+    before, manager = os.getcwd(), Manager()
+    made = manager.createProject("gmmhet_tests_%d" % os.getpid())
     os.chdir(made.path)
     yield made
     os.chdir(before)
+    if not os.environ.get("GMMHET_KEEP_PROJECT"):
+        manager.deleteProject(made.getName())
 
 
 @pytest.fixture(scope="session")
@@ -70,12 +69,12 @@ def imported(project, phantom):
     return import_star(project, os.path.join(phantom, "particles.star"), "import phantom")
 
 
-def import_star(project, star, label):
+def import_star(project, star, label, pixel_size=synthetic.PIXEL_SIZE):
     """Import a star file through Scipion and the RELION plugin."""
     from pwem.protocols import ProtImportParticles
     protocol = project.newProtocol(ProtImportParticles, importFrom=ProtImportParticles.IMPORT_FROM_RELION, starFile=star,
                                    voltage=300.0, sphericalAberration=2.7, amplitudeContrast=0.1, magnification=10000,
-                                   samplingRate=synthetic.PIXEL_SIZE)
+                                   samplingRate=pixel_size)
     protocol.setObjLabel(label)
     return launched(project, protocol)
 
