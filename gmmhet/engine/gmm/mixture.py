@@ -67,7 +67,9 @@ def write_cif(path, mixture, name="gmm"):
 def write_cif_models(path, mixtures, name="gmm"):
     """Several mixtures of equal length as the models of one mmCIF file (a trajectory)."""
     top = max(float(np.max(np.abs(m.amplitudes))) for m in mixtures)
-    columns = ["group_PDB", "id", "type_symbol", "label_atom_id", "label_alt_id", "label_comp_id", "label_asym_id", "label_entity_id", "label_seq_id", "Cartn_x", "Cartn_y", "Cartn_z", "occupancy", "B_iso_or_equiv", "auth_seq_id", "auth_asym_id", "pdbx_PDB_model_num"]
+    columns = ["group_PDB", "id", "type_symbol", "label_atom_id", "label_alt_id", "label_comp_id", "label_asym_id", "label_entity_id",
+               "label_seq_id", "pdbx_PDB_ins_code", "Cartn_x", "Cartn_y", "Cartn_z", "occupancy", "B_iso_or_equiv", "auth_seq_id",
+               "auth_asym_id", "pdbx_PDB_model_num"]
     with open(path, "w", encoding="ascii") as f:
         f.write("data_%s\n#\nloop_\n" % name + "".join("_atom_site.%s\n" % c for c in columns))
         serial = 0
@@ -76,6 +78,6 @@ def write_cif_models(path, mixtures, name="gmm"):
             bfactor = 8 * np.pi**2 * mixture.widths**2
             for i, (x, y, z) in enumerate(mixture.centers):
                 serial += 1
-                f.write("HETATM %d C GMM . GMM A 1 %d %.3f %.3f %.3f %.4f %.2f %d A %d\n" % (
+                f.write("HETATM %d C GMM . GMM A 1 %d ? %.3f %.3f %.3f %.4f %.2f %d A %d\n" % (
                     serial, i + 1, x, y, z, occupancy[i], bfactor[i], i + 1, model))
         f.write("#\n")

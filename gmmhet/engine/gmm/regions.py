@@ -61,10 +61,12 @@ def _in_sphere(spec, centers):
 
 
 def _listed(path, count):
-    try:
-        numbers = np.loadtxt(path, dtype=int, delimiter="," if path.endswith(".csv") else None, ndmin=1).ravel()
-    except ValueError as error:
-        raise RegionError("region file '%s' must hold whole numbers from 1: %s" % (path, error)) from None
+    with open(path, encoding="utf-8", errors="replace") as f:
+        words = " ".join(line.split("#")[0] for line in f).replace(",", " ").split()
+    wrong = [word for word in words if not word.lstrip("+-").isdecimal()]
+    if wrong:
+        raise RegionError("region file '%s' must hold whole numbers from 1, got '%s'" % (path, wrong[0][:40]))
+    numbers = np.array(words, np.int64)
     if len(numbers) and (numbers.min() < 1 or numbers.max() > count):
         raise RegionError("region file '%s' names Gaussian %d; the model has Gaussians 1 to %d" % (
             path, numbers.min() if numbers.min() < 1 else numbers.max(), count))
