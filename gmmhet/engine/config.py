@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass, field, fields
 from typing import Any, Dict, List
 
-STAGES: Dict[str, type] = {}
+STAGES: Dict[str, Any] = {}
 COLUMNS = ("amplitude", "position", "width")
 
 

@@ -5,6 +5,9 @@ import tensorflow as tf
 from gmmhet.engine.imaging.ctf import ctf_values
 from gmmhet.engine.imaging.fourier import soft_disc, transform
 
+#: keeps the correlation of an empty ring finite; far below the power of images and maps on any scale in use
+TINY = 1e-20
+
 
 class Agreement:
     """How an image is observed, and how well a projection agrees with what was observed.
@@ -45,7 +48,7 @@ class Agreement:
         """Agreement [B] of data with T-multiplied projections, both [B, 2, 2m+1, m+1]; larger is better."""
         if self.objective == "frc":
             cross, own, other = (self._ring_sums(a) for a in (model * data, model * model, data * data))
-            return tf.reduce_mean(cross * tf.math.rsqrt(own * other + 1e-12), -1)
+            return tf.reduce_mean(cross * tf.math.rsqrt(own + TINY) * tf.math.rsqrt(other + TINY), -1)
         return tf.reduce_sum(self._weight * model * (data - 0.5 * model), (1, 2, 3))
 
     def _ring_sums(self, values):

@@ -54,7 +54,7 @@ class Deformation:
         ceiling = np.maximum(2 * neutral.amplitudes, 1.5 * np.percentile(neutral.amplitudes, 95))
         self._ceiling = tf.constant(np.float32(ceiling))
         share = np.clip(neutral.amplitudes / ceiling, 1e-4, 1 - 1e-4)
-        self._logit, self._share = tf.constant(np.float32(np.log(share / (1 - share)))), tf.constant(np.float32(share))
+        self._share = tf.constant(np.float32(share))
 
     @property
     def outputs(self):
@@ -72,8 +72,14 @@ class Deformation:
             centers += self.reach_angst * tf.tanh(moved * (POSITION_UNIT_ANGST / self.reach_angst))
         if "amplitude" in parts:
             change = tf.matmul(parts["amplitude"], self.weights, transpose_b=True)
-            amplitudes += self._ceiling * (tf.sigmoid(self._logit + change) - self._share)
+            amplitudes += self._ceiling * _logistic_change(self._share, change)
         if "width" in parts:
             change = WIDTH_UNIT * tf.matmul(parts["width"], self.weights, transpose_b=True)
             widths *= ones * tf.exp(0.5 * tf.tanh(2.0 * change))
         return centers, amplitudes, widths
+
+
+def _logistic_change(share, change):
+    """``sigmoid(logit(share) + change) - share``, in a form that is 0 to the last bit where `change` is 0."""
+    growth = tf.math.expm1(tf.clip_by_value(change, -30.0, 30.0))
+    return share * (1 - share) * growth / (1 + share * growth)

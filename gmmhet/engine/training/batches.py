@@ -53,8 +53,10 @@ def prefetched(items, order, batch_size, features=None):
         return chosen, batch if features is None else batch + (features[chosen],)
 
     chunks = [order[i:i + batch_size] for i in range(0, len(order), batch_size)]
+    if not chunks:
+        return
     with ThreadPoolExecutor(1) as pool:
-        ahead = pool.submit(read, chunks[0]) if chunks else None
+        ahead = pool.submit(read, chunks[0])
         for following in chunks[1:] + [None]:
             current = ahead.result()
             if following is not None:

@@ -55,7 +55,7 @@ def compute_features(path, items, agreement, deformation, batch_size=64):
 def column_statistics(features, rows, chunk=4096):
     """Mean and standard deviation [F] of the features of the given rows, streamed; a constant column gets deviation 1."""
     rows = np.sort(rows)
-    total, square = 0.0, 0.0
+    total, square = np.zeros(features.shape[1]), np.zeros(features.shape[1])
     for i in range(0, len(rows), chunk):
         part = np.asarray(features[rows[i:i + chunk]], np.float64)
         total, square = total + part.sum(0), square + (part**2).sum(0)

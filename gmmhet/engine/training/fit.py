@@ -7,7 +7,7 @@ from gmmhet.engine import rundir
 from gmmhet.engine.config import ConfigError
 from gmmhet.engine.gmm.mixture import render, write_cif
 from gmmhet.engine.gmm.regions import sample_map
-from gmmhet.engine.gmm.seeding import count_for, find_threshold, seed_centers, smooth_to
+from gmmhet.engine.gmm.seeding import count_for, find_threshold, molecule_mask, seed_centers, smooth_to
 from gmmhet.engine.io.particles import read_particles
 from gmmhet.engine.io.volumes import read_map, write_map
 from gmmhet.engine.log import log
@@ -15,8 +15,8 @@ from gmmhet.engine.losses.fsc import write_fsc_csv
 from gmmhet.engine.reconstruction.backprojection import backproject
 from gmmhet.engine.training.neutral import fit_mixture
 
-#: an automatic number of Gaussians grows by this factor until the mean FSC reaches the goal
-GROWTH, FSC_GOAL, MOST_ROUNDS = 1.5, 0.95, 4
+#: an automatic number of Gaussians grows by this factor until the mean FSC reaches the goal, or gains less than the least
+GROWTH, FSC_GOAL, LEAST_GAIN = 1.5, 0.95, 0.01
 
 
 def fit(config, run):
@@ -33,17 +33,27 @@ def fit(config, run):
     resolution = config.resolution or 3 * pixel_size
     smooth = smooth_to(volume, pixel_size, resolution) * (1 if mask is None else mask)
     threshold = config.threshold or find_threshold(smooth)
-    inside = None if mask is None else (lambda centers: sample_map(mask, pixel_size, centers) > 0.5)
-    n = count or count_for(smooth, threshold, pixel_size, resolution)
-    for attempt in range(MOST_ROUNDS):
-        centers = seed_centers(smooth, threshold, pixel_size, n, config.seed)
-        log.info("fitting %d Gaussians to %.1f Å", len(centers), resolution)
-        mixture, fsc = fit_mixture(volume, pixel_size, centers, resolution, config.steps, inside)
-        log.info("mean FSC with the map up to %.1f Å: %.4f", resolution, fsc.mean())
-        if count or fsc.mean() >= FSC_GOAL:
-            break
-        n = int(n * GROWTH)
+    molecule = molecule_mask(smooth, threshold, pixel_size, resolution) if mask is None else mask
+    smooth = np.where(molecule > 0.5, smooth, 0)
+    first = count or count_for(smooth, threshold, pixel_size, resolution)
+    mixture, fsc = _grow(config, volume * molecule, smooth, threshold, pixel_size, resolution, first, bool(count),
+                         lambda centers: sample_map(molecule, pixel_size, centers) > 0.1)
     _write(config, run, mixture, fsc, volume.shape[0], pixel_size, resolution, threshold)
+
+
+def _grow(config, volume, smooth, threshold, pixel_size, resolution, count, fixed, inside):
+    """Fit `count` Gaussians, or more (unless `fixed`) while the mean FSC is short of the goal and more Gaussians raise it."""
+    voxels, best = int(np.sum(smooth > threshold)), None
+    while True:
+        centers = seed_centers(smooth, threshold, pixel_size, count, config.seed)
+        log.info("fitting %d Gaussians to %.1f Å", len(centers), resolution)
+        found = fit_mixture(volume, pixel_size, centers, resolution, config.steps, inside)
+        log.info("mean FSC with the map up to %.1f Å: %.4f", resolution, found[1].mean())
+        gained = np.inf if best is None else found[1].mean() - best[1].mean()
+        best = found if gained > 0 else best
+        count = int(count * GROWTH)
+        if fixed or best[1].mean() >= FSC_GOAL or gained < LEAST_GAIN or count > voxels // 2:
+            return best
 
 
 def parse_count(text):

@@ -59,7 +59,7 @@ def refine_latents(model, items, features, prior, steps, batch_size=64):
         return z, tf.sqrt(tf.linalg.diag_part(tf.linalg.inv(posterior))), value, neutral, evidence
 
     names = ("z", "z_std", "agreement", "neutral_agreement", "evidence")
-    parts = {name: [] for name in names}
+    parts: dict[str, list] = {name: [] for name in names}
     batches = prefetched(items, np.arange(len(items)), batch_size, features)
     for _, batch in progress(batches, -(-len(items) // batch_size), "latents"):
         for name, part in zip(names, solve(*batch)):

@@ -23,7 +23,7 @@ def shell_table(box, m):
     zero_sine = np.concatenate([np.zeros(m + 1, bool), np.arange(m + 1) == 0])
     k = np.meshgrid(index, index, index, indexing="ij")
     shell = np.round(np.sqrt(sum(a.astype(float) ** 2 for a in k))).astype(np.int32)
-    count = 2.0 ** sum((a > 0).astype(int) for a in k)
+    count = 2.0 ** np.sum([(a > 0).astype(int) for a in k], axis=0)
     empty = zero_sine[:, None, None] | zero_sine[None, :, None] | zero_sine[None, None, :]
     count[empty | (shell > m) | (shell == 0)] = 0
     return np.minimum(shell, m + 1), count.astype(np.float32)
