@@ -66,8 +66,24 @@ def test_the_plugin_has_logo_templates_and_references(domain):
     module = domain.getPlugins()["gmmhet"]
     assert os.path.exists(os.path.join(plugin.PACKAGE, gmmhet._logo))
     assert module._pluginInstance.getName() == "gmmhet"
-    assert [template.getName() if hasattr(template, "getName") else str(template) for template in module._pluginInstance.getTemplates()]
+    assert [template.name for template in module._pluginInstance.getTemplates()] == ["gmmhet_landscape"]
     assert "Chen2021" in module._bibtex and "McInnes2018" in module._bibtex
+
+
+def test_the_template_makes_the_whole_workflow_with_our_defaults(domain, project, phantom):
+    (template,) = domain.getPlugins()["gmmhet"]._pluginInstance.getTemplates()
+    template.replaceEnvVariables()
+    template.parseContent()
+    for alias, value in (("star", os.path.join(phantom, "particles.star")), ("pixel", "4.0"), ("voltage", "200")):
+        template.setParamValue(alias, value)
+    made = {protocol.getClassName(): protocol for protocol in project.loadProtocols(template.createTemplateFile()).values()}
+    assert set(NAMES) <= set(made)
+    assert made["ProtImportParticles"].starFile.get() == os.path.join(phantom, "particles.star")
+    assert made["ProtImportParticles"].samplingRate.get() == 4.0
+    for cls in PROTOCOLS:
+        assert config.from_dict(cls._config, made[cls.__name__]._formValues()) == cls._config()
+    assert made["GmmHetProtTrain"].inputGaussians.getUniqueId() == "%d.outputPseudoAtoms" % made["GmmHetProtFit"].getObjId()
+    assert made["GmmHetProtReconstruct"].inputParticles.getUniqueId() == "%d.outputClasses" % made["GmmHetProtAnalyze"].getObjId()
 
 
 # ------------------------------------------------------------------ forms
