@@ -12,7 +12,7 @@ import pwem
 import pyworkflow.utils as pwutils
 
 from gmmhet import __version__
-from gmmhet.constants import DISTRIBUTION, ENGINE_MARK, ENV_NAME, ENV_PYTHON, ENV_READY, GMMHET_ENV_ACTIVATION
+from gmmhet.constants import DISTRIBUTION, ENGINE_MARK, ENV_NAME, ENV_PYTHON, ENV_READY, GMMHET_ENV_ACTIVATION, MODEL_FOLDER
 
 PACKAGE = os.path.dirname(os.path.abspath(__file__))
 
@@ -121,9 +121,19 @@ class Plugin(pwem.Plugin):
     # ------------------------------------------------- other plugins' tools
     @classmethod
     def getAnnotateSpaceArguments(cls, particles, gpu_id=None):
-        """Arguments for the landscape tools of other plugins; see `gmmhet.annotate_space.getAnnotateSpaceArguments`."""
-        from gmmhet.annotate_space import getAnnotateSpaceArguments
-        return getAnnotateSpaceArguments(particles, gpu_id)
+        """Arguments with which the ``annotate_space`` tool of other plugins decodes points of our landscape.
+
+        Parameters
+        ----------
+        particles : SetOfParticlesFlex of 'train heterogeneity'.
+        gpu_id : str or None
+        """
+        server = os.path.join(PACKAGE, "engine", "latent", "annotate_space.py")
+        arguments = ["--modelFolder", shlex.quote(os.path.abspath(particles.getFlexInfo().getAttr(MODEL_FOLDER))),
+                     "--server_functions_path", shlex.quote(server)]
+        if cls.getEnvActivation():
+            arguments += ["--env_name", cls.getEnvActivation().split()[-1]]
+        return " ".join(arguments + ([] if gpu_id is None else ["--gpu_id", str(gpu_id)]))
 
 
 def linkPackage(folder):

@@ -1,5 +1,4 @@
 """The whole chain in a real Scipion project: import, a RELION reconstruction, and the five protocols on top of it."""
-import json
 import os
 import subprocess
 import sys
@@ -237,6 +236,57 @@ def test_summaries_and_methods_say_what_was_found(fit, train, refine, analyze, r
         assert "gmmhet" in " ".join(protocol.methods())
 
 
-def test_a_finished_run_is_not_computed_again_when_only_the_output_step_is_repeated(train):
-    with open(train.getRunFolder() + ".json") as file:
-        assert json.load(file)["resume"] is True
+# ------------------------------------------------------------------ what other tools do with our outputs
+def test_a_subset_by_ids_keeps_ids_latent_points_and_model(project, domain, train, gmm):
+    """As a selection in a viewer becomes a run."""
+    from pwem.protocols import ProtUserSubSet
+    chosen = ids_of(train.outputParticles)[3:40:4]
+    with open("chosen.txt", "w") as file:
+        file.write("\n".join(str(number) for number in chosen))
+    protocol = connected(project, ProtUserSubSet, "subset", inputObject=(train, "outputParticles"), sqliteFile="chosen.txt,",
+                         outputClassName="SetOfParticlesFlex")
+    output = next(output for _, output in launched(project, protocol).iterOutputAttributes())
+    expected = {item.getObjId(): item.getZFlex() for item in train.outputParticles}
+    assert ids_of(output) == chosen
+    assert all(np.array_equal(item.getZFlex(), expected[item.getObjId()]) for item in output)
+    again = gmm["GmmHetProtAnalyze"]()
+    again.inputParticles.set(output)
+    assert again.validate() == []
+
+
+def test_a_single_class_and_a_latent_point_can_be_reconstructed(project, gmm, analyze, train):
+    z = ",".join("%.6f" % value for value in train.outputParticles.getFirstItem().getZFlex())
+    protocol = launched(project, connected(project, gmm["GmmHetProtReconstruct"], "near", inputParticles=(train, "outputParticles"), near=z,
+                                           k=100, useGpu=False, numberOfThreads=2))
+    assert protocol.outputVolume.hasHalfMaps()
+    assert protocol.outputFSCs.getSize() >= 1
+    single = gmm["GmmHetProtReconstruct"]()
+    single.inputParticles.set(analyze.outputClasses[1])
+    assert single.validate() == []
+    assert single._classIds() == [0]
+
+
+ANNOTATE = """
+import importlib.util, json, sys
+path, folder, template = sys.argv[1:]
+spec = importlib.util.spec_from_file_location("loaded_module", path)
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+program = module.HeterogeneityProgramInterface(_path_template=template, _program_loading_params={"modelFolder": folder, "outdir": "x"})
+program.decode_state_from_latent([[0.0, 0.0], [1.0, 0.0]])
+"""
+
+
+def test_annotate_space_decodes_our_latent_points_with_the_arguments_we_give_it(train, tmp_path):
+    from gmmhet.plugin import Plugin
+    words = Plugin.getAnnotateSpaceArguments(train.outputParticles, gpu_id="0").split()
+    given = dict(zip(words[::2], words[1::2]))
+    assert given["--gpu_id"] == "0" and "--env_name" not in given
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([sys.executable, "-c", ANNOTATE, given["--server_functions_path"], given["--modelFolder"],
+                           str(tmp_path / "state_{:02d}.mrc")], check=False, env=environ, cwd=str(tmp_path), stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout
+    with mrcfile.open(str(tmp_path / "state_01.mrc")) as first, mrcfile.open(str(tmp_path / "state_02.mrc")) as second:
+        assert first.data.shape == (BOX, BOX, BOX)
+        assert 0.5 < synthetic.correlation(first.data, second.data) < 1
