@@ -21,9 +21,11 @@ def folder_with_plugin(where):
 
 
 def is_installed():
-    """Whether pip installed the plugin in this Python."""
+    """Whether pip installed the plugin in this Python; an egg-info that a build left in the checkout does not count, because the
+    processes that Scipion starts do not see it."""
     import importlib_metadata
-    return any(entry.name == "gmmhet" for entry in importlib_metadata.entry_points(group="pyworkflow.plugin"))
+    return any(entry.name == "gmmhet" and os.path.realpath(str(entry.dist.locate_file(""))) != os.path.realpath(ROOT)
+               for entry in importlib_metadata.entry_points(group="pyworkflow.plugin"))
 
 
 def register(where):
