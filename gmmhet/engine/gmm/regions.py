@@ -36,7 +36,8 @@ def region_mask(spec, centers):
     elif spec.endswith((".txt", ".csv")):
         inside = _listed(spec, len(centers))
     else:
-        inside = sample_map(*read_map(spec), centers) > 0.5
+        volume, pixel_size = read_map(spec)
+        inside = sample_map(volume, pixel_size, centers) > 0.5
     if not inside.any():
         raise RegionError("region '%s' selects none of the %d Gaussians: check its position (Å from the box centre, x,y,z)" % (
             spec, len(centers)))

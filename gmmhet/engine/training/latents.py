@@ -14,6 +14,11 @@ def latent_prior(z):
     return z.mean(0).astype(np.float32), np.linalg.inv(covariance).astype(np.float32)
 
 
+def unit_prior(dimension):
+    """Mean and precision of the unit normal, the prior of variational training."""
+    return np.zeros(dimension, np.float32), np.eye(dimension, dtype=np.float32)
+
+
 def refine_latents(model, items, features, prior, steps, batch_size=64):
     """Posterior mode of every item's z under a Gaussian prior, with the Laplace evidence.
 

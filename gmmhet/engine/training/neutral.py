@@ -108,7 +108,8 @@ def fit_mixture(volume, pixel_size, centers, resolution_angst, steps, inside=Non
             raise FitError("all %d Gaussians lie outside the mask: do the mask and the map share box, pixel size and origin?" % len(found))
         found = found.select(kept)
     shell, count = shell_table(box, finest)
-    packed = pack_mixture(*(tf.constant(a) for a in (found.centers, found.amplitudes, found.widths)), box, pixel_size, finest).numpy()
+    centers, amplitudes, widths = (tf.constant(a) for a in (found.centers, found.amplitudes, found.widths))
+    packed = pack_mixture(centers, amplitudes, widths, box, pixel_size, finest).numpy()
     return found, packed_fsc(packed, pack_map(volume, finest), shell, count, finest)
 
 
@@ -136,7 +137,8 @@ def _descend(variables, mixture, volume, pixel_size, m, steps, label):
     @tf.function
     def step():
         with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(weight * tf.square(pack_mixture(*mixture(), box, pixel_size, m) - target))
+            centers, amplitudes, widths = mixture()
+            loss = tf.reduce_sum(weight * tf.square(pack_mixture(centers, amplitudes, widths, box, pixel_size, m) - target))
         optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
         return loss
 

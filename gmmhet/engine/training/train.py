@@ -13,7 +13,7 @@ from gmmhet.engine.training.batches import Items
 from gmmhet.engine.training.calibrate import calibrate
 from gmmhet.engine.training.features import column_statistics, compute_features
 from gmmhet.engine.training.heterogeneity import NETWORKS, Trainer
-from gmmhet.engine.training.latents import latent_prior, refine_latents
+from gmmhet.engine.training.latents import latent_prior, refine_latents, unit_prior
 from gmmhet.engine.training.model import HeterogeneityModel, load_model
 
 
@@ -120,7 +120,7 @@ def _finish(config, run, trainer):
     """Latent points, their agreement, and the summary."""
     model, items = trainer.model, trainer.items
     encoded = np.concatenate([model.encode(np.asarray(trainer.features[i:i + 4096]))[0].numpy() for i in range(0, len(items), 4096)])
-    prior = latent_prior(encoded[trainer.learned])
+    prior = unit_prior(config.latent_dim) if model.settings["variational"] else latent_prior(encoded[trainer.learned])
     found = refine_latents(model, items, trainer.features, prior, config.latent_steps)
     held = trainer.held_out
     np.savez(run(rundir.LATENTS), id=items.ids, copy=items.copy, held_out=held, encoded=encoded, **found)
