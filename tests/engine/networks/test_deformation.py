@@ -1,0 +1,138 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from gmmhet.engine.gmm.mixture import Mixture
+from gmmhet.engine.networks.decoder import Deformation, anchor_weights
+from gmmhet.engine.networks.mlp import mlp
+
+ALL = ("amplitude", "position", "width")
+
+
+def mixture(count=60, seed=0):
+    rng = np.random.default_rng(seed)
+    return Mixture(rng.normal(0, 20, (count, 3)).astype(np.float32), rng.uniform(0.5, 2, count).astype(np.float32),
+                   rng.uniform(3, 6, count).astype(np.float32))
+
+
+def outputs(deformation, batch=5, size=1.0, seed=0):
+    return tf.constant(np.random.default_rng(seed).normal(0, size, (batch, deformation.outputs)).astype(np.float32))
+
+
+def rows(parts, neutral):
+    """centers, amplitudes, widths with a row per particle in all three."""
+    centers, amplitudes, widths = (part.numpy() for part in parts)
+    return centers, amplitudes, np.broadcast_to(widths, amplitudes.shape)
+
+
+@pytest.mark.parametrize("columns", [ALL, ("amplitude",), ("position",), ("width",), ("position", "width")], ids="+".join)
+@pytest.mark.parametrize("smoothness", [0.0, 15.0])
+def test_output_zero_is_exactly_neutral(columns, smoothness):
+    neutral = mixture()
+    d = Deformation(neutral, np.ones(60, bool), columns, smoothness)
+    for found, expected in zip(rows(d.apply(tf.zeros([3, d.outputs])), neutral), (neutral.centers, neutral.amplitudes, neutral.widths)):
+        np.testing.assert_array_equal(found, np.broadcast_to(expected, found.shape))
+
+
+@pytest.mark.parametrize("smoothness", [0.0, 15.0])
+def test_frozen_gaussians_are_neutral_to_the_last_bit_whatever_the_output(smoothness):
+    neutral, free = mixture(), np.arange(60) % 3 == 0
+    d = Deformation(neutral, free, ALL, smoothness)
+    for found, expected in zip(rows(d.apply(outputs(d, size=3)), neutral), (neutral.centers, neutral.amplitudes, neutral.widths)):
+        np.testing.assert_array_equal(found[:, ~free], np.broadcast_to(expected[~free], found[:, ~free].shape))
+        assert np.all(found[:, free] != expected[free])
+
+
+@pytest.mark.parametrize("column", ALL)
+def test_columns_that_may_not_vary_are_neutral_to_the_last_bit(column):
+    neutral = mixture()
+    d = Deformation(neutral, np.ones(60, bool), (column,), 15.0)
+    for name, found, expected in zip(("position", "amplitude", "width"), rows(d.apply(outputs(d)), neutral),
+                                     (neutral.centers, neutral.amplitudes, neutral.widths)):
+        assert np.array_equal(found, np.broadcast_to(expected, found.shape)) == (name != column)
+
+
+def test_huge_outputs_stay_within_the_bounds_and_finite():
+    neutral = mixture()
+    d = Deformation(neutral, np.ones(60, bool), ALL, 15.0)
+    for size in (10.0, 1e4):
+        centers, amplitudes, widths = rows(d.apply(outputs(d, 20, size)), neutral)
+        assert np.abs(centers - neutral.centers).max() <= d.reach_angst * 1.0001
+        ceiling = np.maximum(2 * neutral.amplitudes, 1.5 * np.percentile(neutral.amplitudes, 95))
+        assert amplitudes.min() >= -1e-6 and np.all(amplitudes <= ceiling * 1.0001)
+        ratio = widths / neutral.widths
+        assert ratio.min() >= np.exp(-0.5) * 0.9999 and ratio.max() <= np.exp(0.5) * 1.0001
+
+
+def test_gradients_are_finite_at_zero_and_at_huge_outputs_and_not_zero_at_zero():
+    d = Deformation(mixture(), np.ones(60, bool), ALL, 15.0)
+    for u in (tf.zeros([2, d.outputs]), outputs(d, 2, 1e4)):
+        with tf.GradientTape() as tape:
+            tape.watch(u)
+            value = sum(tf.reduce_sum(part * part) for part in d.apply(u))
+        assert np.all(np.isfinite(tape.gradient(value, u)))
+    with tf.GradientTape() as tape:
+        u = tf.zeros([1, d.outputs])
+        tape.watch(u)
+        value = sum(tf.reduce_sum(part * part) for part in d.apply(u))
+    gradient = tape.gradient(value, u).numpy()[0]
+    assert len(gradient) == 5 * d.anchors and np.all(gradient != 0)
+
+
+def test_a_gaussian_of_no_amplitude_can_grow():
+    neutral = mixture()
+    neutral.amplitudes[0] = 0
+    d = Deformation(neutral, np.ones(60, bool), ("amplitude",), 0.0)
+    assert d.apply(20 * tf.ones([1, d.outputs]))[1].numpy()[0, 0] > 0.9 * np.percentile(neutral.amplitudes, 95)
+
+
+def test_neighbours_move_together_and_distant_gaussians_do_not():
+    neutral = mixture(300)
+    d = Deformation(neutral, np.ones(300, bool), ("position",), 12.0)
+    moves = rows(d.apply(outputs(d, 200)), neutral)[0] - neutral.centers
+    flat = moves.transpose(1, 0, 2).reshape(300, -1)
+    correlation = np.corrcoef(flat)
+    distance = np.linalg.norm(neutral.centers[:, None] - neutral.centers[None], axis=-1)
+    near, far = correlation[(distance > 0) & (distance < 4)], correlation[distance > 50]
+    assert near.mean() > 0.9 and abs(far.mean()) < 0.1
+
+
+def test_smoothness_zero_moves_every_gaussian_by_itself():
+    d = Deformation(mixture(), np.ones(60, bool), ("position",), 0.0)
+    u = np.zeros((1, d.outputs), np.float32)
+    u[0, :3] = 0.1
+    moved = np.abs(d.apply(tf.constant(u))[0].numpy()[0] - mixture().centers).max(1) > 0
+    assert d.anchors == 60 and moved.sum() == 1
+
+
+def test_anchor_weights_sum_to_one_and_are_fewer_for_a_longer_range():
+    centers = mixture(200).centers
+    counts = []
+    for smoothness in (8.0, 16.0, 40.0):
+        weights = anchor_weights(centers, smoothness)
+        np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-5)
+        assert weights.min() >= 0
+        counts.append(weights.shape[1])
+    assert 200 >= counts[0] > counts[1] > counts[2] >= 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_few_free_gaussians_are_no_trouble(count):
+    neutral, free = mixture(), np.arange(60) < count
+    d = Deformation(neutral, free, ALL, 30.0)
+    assert np.all(d.apply(outputs(d))[0].numpy()[:, free] != neutral.centers[free])
+
+
+def test_the_last_layer_starts_at_zero_when_asked_and_the_same_seed_gives_the_same_network():
+    x = tf.random.stateless_normal([4, 6], (1, 2))
+    assert not np.any(mlp(6, [8], 3, seed=1, zero_last=True)(x))
+    a, b, c = (mlp(6, [8], 3, seed=s)(x).numpy() for s in (1, 1, 2))
+    np.testing.assert_array_equal(a, b)
+    assert not np.allclose(a, c)
+
+
+def test_weight_decay_is_in_the_losses_of_the_network():
+    network = mlp(6, [8], 3, seed=1, l2=0.01)
+    kernels = [w for w in network.trainable_variables if len(w.shape) == 2]
+    assert float(sum(network.losses)) == pytest.approx(0.01 * sum(float(tf.reduce_sum(k**2)) for k in kernels), rel=1e-5)
+    assert not mlp(6, [8], 3, seed=1).losses
