@@ -34,9 +34,9 @@ class DemoError(RuntimeError):
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--n", type=int, default=4000, help="particles (default 4000)")
+    parser.add_argument("--n", type=int, default=3000, help="particles (default 3000)")
     parser.add_argument("--snr", type=float, default=0.05, help="signal to noise (default 0.05)")
-    parser.add_argument("--epochs", type=int, default=12, help="most training epochs (default 12)")
+    parser.add_argument("--epochs", type=int, default=10, help="most training epochs (default 10)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the simulation (default 1)")
     return parser.parse_args()
 
@@ -154,7 +154,7 @@ def run_phases(project, particles, consensus, options):
     """The five protocols of gmmhet; returns them by phase."""
     from gmmhet import protocols as gmm
     done = {}
-    fit = connect(project.newProtocol(gmm.GmmHetProtFit), inputVolume=(consensus, "outputVolume"))
+    fit = connect(project.newProtocol(gmm.GmmHetProtFit, resolution=16.0), inputVolume=(consensus, "outputVolume"))
     done["fit"] = launch(project, fit, "Fit: the neutral Gaussian model")
     train = connect(project.newProtocol(gmm.GmmHetProtTrain, vary="position", epochs=options.epochs),
                     inputParticles=(particles, "outputParticles"), inputGaussians=(done["fit"], "outputPseudoAtoms"))

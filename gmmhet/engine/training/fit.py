@@ -24,12 +24,15 @@ def fit(config, run):
     count = parse_count(config.n_gaussians)
     if bool(config.map) == bool(config.particles):
         raise ConfigError("give --map or --particles (exactly one): the neutral model is fitted to one of them")
-    volume, pixel_size = read_map(config.map) if config.map else (None, None)
-    particles = read_particles(config.particles) if config.particles else None
-    mask = _mask(config.mask, volume.shape[0] if config.map else particles.box, pixel_size or particles.pixel_size)
-    run.create()
-    if particles is not None:
-        volume, pixel_size = backproject(particles, np.arange(len(particles))), particles.pixel_size
+    if config.map:
+        volume, pixel_size = read_map(config.map)
+        mask = _mask(config.mask, volume.shape[0], pixel_size)
+        run.create()
+    else:
+        particles = read_particles(config.particles)
+        mask, pixel_size = _mask(config.mask, particles.box, particles.pixel_size), particles.pixel_size
+        run.create()
+        volume = backproject(particles, np.arange(len(particles)))
     resolution = config.resolution or 3 * pixel_size
     smooth = smooth_to(volume, pixel_size, resolution) * (1 if mask is None else mask)
     threshold = config.threshold or find_threshold(smooth)
@@ -50,7 +53,7 @@ def _grow(config, volume, smooth, threshold, pixel_size, resolution, count, fixe
         found = fit_mixture(volume, pixel_size, centers, resolution, config.steps, inside)
         log.info("mean FSC with the map up to %.1f Å: %.4f", resolution, found[1].mean())
         gained = np.inf if best is None else found[1].mean() - best[1].mean()
-        best = found if gained > 0 else best
+        best = found if best is None or gained > 0 else best
         count = int(count * GROWTH)
         if fixed or best[1].mean() >= FSC_GOAL or gained < LEAST_GAIN or count > voxels // 2:
             return best
