@@ -144,6 +144,16 @@ def whyNotWritable(particles, first=None):
     return ""
 
 
+def doubts(particles):
+    """Sentences about a set that can be written but looks wrong."""
+    first, contrast = particles.getFirstItem(), particles.getAcquisition().getAmplitudeContrast()
+    shift = first.getCTF().getPhaseShift() if first is not None and first.hasCTF() else None
+    if shift and contrast and abs(shift - np.degrees(np.arcsin(contrast))) < 0.05:
+        return ["The phase shift of the particles (%.2f°) is that of their amplitude contrast (%.3g), as EMAN2 notes it, and would count twice: "
+                "set the amplitude contrast to 0 or remove the phase shift, unless a phase plate was used." % (shift, contrast)]
+    return []
+
+
 def _columns(first):
     names = ["rlnImageId", "rlnImageName", "rlnOpticsGroup", "rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst",
              "rlnOriginYAngst", "rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnPhaseShift"]

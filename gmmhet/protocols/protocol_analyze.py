@@ -24,6 +24,8 @@ class GmmHetProtAnalyze(GmmHetProtBase):
     _label = "analyze landscape"
     _config = config.AnalyzeConfig
     _fromInputs = ("model",)
+    _figures: ClassVar = {"clusters": "Particles per class: *%s*", "unassigned": "Particles in no class: *%d*",
+                          "motion_rms_angst": "Decoded motion: *%.2f Å* rms"}
     _possibleOutputs: ClassVar = {"outputClasses": SetOfClassesFlex, "outputVolumes": SetOfVolumesFlex}
 
     # ------------------------------------------------------------------ DEFINE

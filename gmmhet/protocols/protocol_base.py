@@ -1,6 +1,7 @@
 """What the five protocols share: form from the engine's parameters, one run folder, start and restart of the engine, common texts."""
 import json
 import os
+from typing import ClassVar
 
 import pyworkflow.utils as pwutils
 from pwem.objects import ParticleFlex, SetOfParticlesFlex
@@ -28,6 +29,7 @@ class GmmHetProtBase(EMProtocol):
     _config = None
     _fromInputs = ()
     _notShown = ()
+    _figures: ClassVar = {}     # lines of the summary: key in summary.json -> text with a place for the value
 
     # ------------------------------------------------------------------ DEFINE
     def _defineParams(self, form):
@@ -137,11 +139,7 @@ class GmmHetProtBase(EMProtocol):
         return []
 
     def _summary(self):
-        summary = self.getSummary()
-        if not summary:
-            return ["Not finished yet."]
-        return ["%s: *%s*" % (key.replace("_", " "), _figure(value)) for key, value in summary.items()
-                if isinstance(value, (int, float, str)) and not isinstance(value, bool) and key not in ("stage", "out")]
+        return figureLines(self.getSummary(), self._figures) or ["Not finished yet."]
 
     def _citations(self):
         return ["Chen2021"]
@@ -226,5 +224,7 @@ def _sameRun(before, values):
     return all(before.get(key, value) == value for key, value in values.items() if key not in rundir.MAY_DIFFER)
 
 
-def _figure(value):
-    return "%.4g" % value if isinstance(value, float) else str(value)
+def figureLines(summary, texts):
+    """The figures of a summary as lines of text; figures that the run does not have are left out."""
+    return [text % (", ".join(str(one) for one in summary[key]) if isinstance(summary[key], list) else summary[key])
+            for key, text in texts.items() if summary.get(key) is not None]

@@ -19,6 +19,8 @@ class GmmHetProtFit(GmmHetProtBase):
     _label = "fit Gaussians"
     _config = config.FitConfig
     _fromInputs = ("map", "particles", "mask")
+    _figures: ClassVar = {"gaussians": "Gaussians: *%d*", "resolution_angst": "Target resolution: *%.1f Å*",
+                          "mean_fsc": "Mean FSC with the map up to there: *%.3f*"}
     _possibleOutputs: ClassVar = {"outputPseudoAtoms": AtomStructFlex, "outputVolume": Volume}
 
     # ------------------------------------------------------------------ DEFINE
@@ -61,12 +63,15 @@ class GmmHetProtFit(GmmHetProtBase):
             return [problem] if problem else []
         return sameGridProblems(volume, mask)
 
+    def _warnings(self):
+        return convert.doubts(self.inputParticles.get()) if self.inputParticles.get() is not None else []
+
     def _methods(self):
         summary = self.getSummary()
         if not summary:
             return []
         return ["A Gaussian mixture%s was fitted to %s with gmmhet [Chen2021]." % (
-            " of %s components" % summary["n_gaussians"] if "n_gaussians" in summary else "",
+            " of %d components" % summary["gaussians"] if "gaussians" in summary else "",
             "the consensus map" if self.inputVolume.get() is not None else "the particles")]
 
 

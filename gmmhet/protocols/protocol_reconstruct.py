@@ -7,7 +7,7 @@ from pyworkflow.protocol import params
 
 from gmmhet import convert
 from gmmhet.engine import config, rundir
-from gmmhet.protocols.protocol_base import GmmHetProtBase, flexFolder
+from gmmhet.protocols.protocol_base import GmmHetProtBase, figureLines, flexFolder
 
 CLASSES = "SetOfClasses"
 
@@ -22,6 +22,8 @@ class GmmHetProtReconstruct(GmmHetProtBase):
     _label = "reconstruct states"
     _config = config.ReconstructConfig
     _fromInputs = ("particles", "ids", "model", "mask")
+    _figures: ClassVar = {"particles": "*%d* particles", "resolution_angst": "*%.1f Å* at FSC 0.143 in the mask",
+                          "resolution_unmasked_angst": "*%.1f Å* unmasked"}
     _possibleOutputs: ClassVar = {"outputVolume": Volume, "outputVolumes": SetOfVolumes, "outputFSCs": SetOfFSCs}
 
     # ------------------------------------------------------------------ DEFINE
@@ -101,11 +103,8 @@ class GmmHetProtReconstruct(GmmHetProtBase):
     def _summary(self):
         lines = []
         for number in self._classIds() if self.inputParticles.get() is not None else []:
-            figures = rundir.read_json(self.getRunFile(number, rundir.SUMMARY))
-            if figures:
-                lines.append(("Class %d: " % number if number else "") + ", ".join(
-                    "%s *%s*" % (key.replace("_", " "), "%.4g" % value if isinstance(value, float) else value)
-                    for key, value in figures.items() if isinstance(value, (int, float)) and not isinstance(value, bool)))
+            found = figureLines(rundir.read_json(self.getRunFile(number, rundir.SUMMARY)), self._figures)
+            lines += [("Class %d: " % number if number else "") + ", ".join(found)] if found else []
         return lines or ["Not finished yet."]
 
     def _methods(self):

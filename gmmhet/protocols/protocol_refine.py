@@ -5,6 +5,7 @@ from pwem.objects import SetOfParticlesFlex
 from pyworkflow.protocol import params
 
 from gmmhet import convert
+from gmmhet.constants import COPIES
 from gmmhet.engine import config, rundir
 from gmmhet.protocols.protocol_base import GmmHetProtBase, flexFolder, markFlex
 
@@ -18,6 +19,8 @@ class GmmHetProtRefine(GmmHetProtBase):
     _label = "refine orientations"
     _config = config.RefineConfig
     _fromInputs = ("particles", "model")
+    _figures: ClassVar = {"angle_change_rms_deg": "Orientations changed by *%.2f°* rms", "shift_change_rms_angst": "Shifts changed by "
+                          "*%.2f Å* rms", "gain": "Agreement rose by *%.3g* nats a particle"}
     _possibleOutputs: ClassVar = {"outputParticles": SetOfParticlesFlex}
 
     # ------------------------------------------------------------------ DEFINE
@@ -48,6 +51,9 @@ class GmmHetProtRefine(GmmHetProtBase):
     def _inputProblems(self):
         particles = self.inputParticles.get()
         problems = [flexFolder(particles, "train")[1], convert.whyNotWritable(particles)]
+        if hasattr(particles.getFirstItem(), COPIES):
+            problems.append("The particles were trained with a symmetry and have several conformations each: their orientations cannot be "
+                            "refined against one of them.")
         return [problem for problem in problems if problem]
 
     def _methods(self):

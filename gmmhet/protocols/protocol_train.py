@@ -26,6 +26,8 @@ class GmmHetProtTrain(GmmHetProtBase):
     _config = config.TrainConfig
     _fromInputs = ("particles", "gmm", "continue_from")
     _notShown = ("pause_after_epoch",)      # set by the steps
+    _figures: ClassVar = {"verdict": "%s", "held_out_evidence": "Evidence on held-out particles: *%.3g* nats a particle",
+                          "motion_rms_angst": "Decoded motion: *%.2f Å* rms", "epochs": "Epochs: *%d*", "best_epoch": "Best epoch: *%d*"}
     _possibleOutputs: ClassVar = {"outputParticles": SetOfParticlesFlex}
 
     # ------------------------------------------------------------------ DEFINE
@@ -108,9 +110,10 @@ class GmmHetProtTrain(GmmHetProtBase):
 
     def _warnings(self):
         particles = self.inputParticles.get()
-        if particles is not None and particles.getSize() < 1000:
-            return ["There are only %d particles: heterogeneity learnt from fewer than a thousand is rarely real." % particles.getSize()]
-        return []
+        if particles is None:
+            return []
+        few = ["There are only %d particles: heterogeneity learnt from fewer than a thousand is rarely real." % particles.getSize()]
+        return (few if particles.getSize() < 1000 else []) + convert.doubts(particles)
 
     def _methods(self):
         if not self.getSummary():

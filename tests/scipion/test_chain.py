@@ -2,6 +2,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import mrcfile
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import synthetic
 from conftest import import_star, launched
 from pwem.objects import SetOfParticlesFlex
+from pyworkflow.protocol.constants import MODE_RESUME
 
 from gmmhet.engine import rundir
 
@@ -234,6 +236,32 @@ def test_summaries_and_methods_say_what_was_found(fit, train, refine, analyze, r
     for protocol in (fit, train, refine, analyze, reconstruct):
         assert "Not finished" not in " ".join(protocol.summary())
         assert "gmmhet" in " ".join(protocol.methods())
+
+
+# ------------------------------------------------------------------ a run that is stopped
+def test_a_training_that_was_stopped_goes_on_from_its_last_epoch(project, gmm, particles, fit):
+    protocol = connected(project, gmm["GmmHetProtTrain"], "stopped", inputParticles=(particles, "outputParticles"),
+                         inputGaussians=(fit, "outputPseudoAtoms"), vary="position", epochs=6, patience=6, batchSize=4, latentDim=2,
+                         useGpu=False, numberOfThreads=2)
+    project.launchProtocol(protocol, wait=False)
+    history = protocol.getRunFile(rundir.HISTORY)
+    deadline = time.monotonic() + 240
+    while not os.path.exists(history):
+        assert time.monotonic() < deadline, "the training wrote no history within 240 s"
+        time.sleep(0.2)
+    project.stopProtocol(protocol)
+    assert not rundir.is_finished(protocol.getRunFolder(), "train")
+    with open(history) as file:
+        before = file.read().splitlines()
+    protocol.runMode.set(MODE_RESUME)
+    launched(project, protocol)
+    with open(history) as file:
+        after = file.read().splitlines()
+    assert len(after) == 1 + 6
+    assert after[:len(before)] == before
+    with open(protocol.getRunFile(rundir.LOG)) as file:
+        assert "resumed after epoch" in file.read()
+    assert protocol.outputParticles.getSize() == NUMBER
 
 
 # ------------------------------------------------------------------ what other tools do with our outputs

@@ -299,6 +299,18 @@ def test_train_warns_of_few_particles(tmp_path):
     assert "There are only 3 particles" in protocol.warnings()[0]
 
 
+def test_a_phase_shift_that_is_the_amplitude_contrast_of_eman_is_doubted(tmp_path):
+    particles = particles_in(tmp_path / "p.sqlite", number=1000)
+    particles.getAcquisition().setAmplitudeContrast(0.1)
+    protocol = GmmHetProtTrain()
+    protocol.inputParticles.set(particles)
+    assert protocol.warnings() == []
+    item = particles.getFirstItem().clone()
+    item.getCTF().setPhaseShift(float(np.degrees(np.arcsin(0.1))))
+    particles.getFirstItem = lambda: item
+    assert "The phase shift of the particles (5.74°) is that of their amplitude contrast (0.1)" in protocol.warnings()[0]
+
+
 @pytest.mark.parametrize("cls", [GmmHetProtRefine, GmmHetProtAnalyze])
 def test_flex_particles_of_another_program_are_refused_with_its_name(cls, tmp_path):
     other = particles_in(tmp_path / "p.sqlite", SetOfParticlesFlex)
@@ -326,6 +338,17 @@ def test_analyze_cites_umap_only_when_it_is_used():
     assert protocol._citations() == ["Chen2021"]
     protocol.embedding.set(1)
     assert protocol._citations() == ["Chen2021", "McInnes2018"]
+
+
+# ------------------------------------------------------------------ summary
+def test_a_summary_before_the_run_says_that_it_is_not_finished():
+    assert GmmHetProtFit()._summary() == ["Not finished yet."]
+
+
+def test_a_summary_gives_the_figures_that_the_run_has_with_their_units():
+    found = {"angle_change_rms_deg": 1.234, "shift_change_rms_angst": None, "gain": 0.5, "seed": 1}
+    assert base.figureLines(found, GmmHetProtRefine._figures) == ["Orientations changed by *1.23°* rms", "Agreement rose by *0.5* nats a particle"]
+    assert base.figureLines({"clusters": [7, 5]}, GmmHetProtAnalyze._figures) == ["Particles per class: *7, 5*"]
 
 
 # ------------------------------------------------------------------ a run that was stopped
