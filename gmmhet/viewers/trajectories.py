@@ -9,6 +9,7 @@ from gmmhet.viewers.drawing import FAINT, INK, NothingToShow, plain
 from gmmhet.viewers.maps import VIEWS, picture, reach, read_map
 
 SMALLEST_ARROW = 0.1        # of the longest; shorter ones are not drawn
+LEAST_MOTION_ANGST = 0.02   # below it, a model counts as one in which only amplitudes vary
 MOST_ARROWS = 1500          # so that a view of many Gaussians stays readable and quick
 
 
@@ -102,7 +103,7 @@ def draw_series(figure, maps, titles):
 
 
 def draw_directions(axes, directions):
-    """Bars of what each direction does to the model from end to end: rms motion, with the amplitude change written behind it.
+    """Bars of what each direction does to the model from end to end: rms motion, or the amplitude change where nothing moves.
 
     Parameters
     ----------
@@ -111,12 +112,15 @@ def draw_directions(axes, directions):
     """
     names = list(directions)
     motion = [directions[name]["motion_rms_angst"] for name in names]
-    top = max(motion + [1e-9])
-    axes.barh(range(len(names)), motion, color="#3a7d44", height=0.66)
-    for place, name in enumerate(names):
-        axes.text(motion[place] + 0.015 * top, place, "%.2f Å, amplitudes %.1f %%" % (motion[place], 100 * directions[name]["amplitude_rms"]),
-                  va="center", fontsize=9, color=INK)
-    plain(axes, "Change of the model from end to end (rms)", "Motion of the Gaussians (Å)")
+    amplitude = [100 * directions[name]["amplitude_rms"] for name in names]
+    moves = max(motion) >= LEAST_MOTION_ANGST
+    lengths = motion if moves else amplitude
+    top = max(lengths + [1e-9])
+    axes.barh(range(len(names)), lengths, color="#3a7d44" if moves else "#8a6d9f", height=0.66)
+    for place in range(len(names)):
+        axes.text(lengths[place] + 0.015 * top, place, "%.2f Å, amplitudes %.1f %%" % (motion[place], amplitude[place]), va="center",
+                  fontsize=9, color=INK)
+    plain(axes, "Change of the model from end to end (rms)", "Motion of the Gaussians (Å)" if moves else "Change of the amplitudes (%)")
     axes.set(yticks=range(len(names)), yticklabels=names, xlim=(0, 1.45 * top))
     axes.spines["left"].set_color(FAINT)
     axes.invert_yaxis()

@@ -1,6 +1,7 @@
 """The landscape: its page, its points with a choice of axes and colours, and the motion along its trajectories."""
 import os
 
+import numpy as np
 from pyworkflow.protocol import params
 
 from gmmhet.engine import rundir
@@ -64,7 +65,7 @@ class GmmHetViewerAnalyze(GmmHetViewerBase):
         embedding = looks.read_arrays(self.protocol.getRunFile(rundir.EMBEDDING))
         folder = self._trainFolder()
         found = looks.read_arrays(os.path.join(folder, rundir.LATENTS))
-        if list(found["id"]) != list(embedding["id"]):
+        if not np.array_equal(found["id"], embedding["id"]):
             raise NothingToShow("The training in '%s' was repeated after this analysis: run the analysis again." % folder)
         plotter, figure = self._plot("latent points", 8, 5.8)
         drawChosen(self, figure, found, looks.star_of(folder), embedding["xy"], embedding["label"])

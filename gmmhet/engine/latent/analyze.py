@@ -59,6 +59,10 @@ def motions_for(config, model, z):
     points = [np.zeros(z.shape[1])] + list(z[rows])
     found = localised_motions([model.jacobian(np.float32(point)) for point in progress(points, len(points), "Localised motion")],
                               inside, covariance(z))
+    log.info("Localised motions, rms inside and outside the region per standard deviation of the particles: %s.", "; ".join(
+        "motion%d %.2f and %.2f Å" % (i + 1, a, b) for i, (a, b) in enumerate(zip(found.inside_angst, found.outside_angst))))
+    if found.inside_angst[0] < found.outside_angst[0]:
+        log.warning("No direction moves the region more than the rest of the molecule: motion1 is not localised.")
     if inside.all():
         log.info("The motion region holds every Gaussian: the motions found are the largest ones, not localised ones.")
     return found.vectors, {"motion%d" % (i + 1): {"inside_angst": float(a), "outside_angst": float(b)}
@@ -196,7 +200,7 @@ def summarise(config, run, model, z, ids, axes, labels, lines, changes, localise
     motion, amplitude = spread_motion(model, z[some_rows(len(z), MOTION_POINTS, config.seed)])
     sizes = np.bincount(labels, minlength=1)
     summary = {
-        "particles": int(len(np.unique(ids))), "latent_points": int(len(z)), "latent_dim": int(z.shape[1]),
+        "stage": "analyze", "particles": int(len(np.unique(ids))), "latent_points": int(len(z)), "latent_dim": int(z.shape[1]),
         "explained_variance": [float(e) for e in axes.explained],
         "clusters": [int(s) for s in sizes[1:]], "unassigned": int(sizes[0]),
         "motion_rms_angst": motion, "amplitude_rms": amplitude,

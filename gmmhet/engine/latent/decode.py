@@ -83,7 +83,7 @@ def write_points(run, model, points):
         write_cif(run(rundir.point(i, ".cif")), mixture)
         write_map(run(rundir.point(i, ".mrc")), render(mixture, model.box, model.pixel_size), model.pixel_size)
         motion.append(rms_motion(model.neutral, mixture))
-    summary = {"points": len(points), "motion_rms_angst": motion}
+    summary = {"stage": "decode", "points": len(points), "motion_rms_angst": motion}
     run.write_summary(summary)
     log.info("%d models and maps in %s", len(points), run.path)
     return summary

@@ -9,6 +9,7 @@ INK, FAINT, PAPER = "#22303c", "#8795a1", "#ffffff"
 COLOURS = ("#d1495b", "#00798c", "#edae49", "#5f4b8b", "#3a7d44", "#e07a1f", "#2e86ab", "#9b5094", "#7a5c3e", "#6b7280")
 BINS, OUTLINE_SHARE = 160, 0.7
 FEW, MANY_CLUSTERS = 5000, 12
+LEAST_MOTION_ANGST = 0.02       # below it, a model counts as one in which only amplitudes vary
 
 
 def colour(number):
@@ -124,6 +125,16 @@ def cluster_bars(labels):
     return names, sizes, written, colours
 
 
+def change_bars(motion):
+    """Names, lengths, texts, colours and title of the bars of what each direction does: motion, or amplitudes where nothing moves."""
+    shown = dict(list(motion.items())[:8])
+    moves = any(rms >= LEAST_MOTION_ANGST for rms, _ in shown.values())
+    lengths = [rms if moves else amplitude for rms, amplitude in shown.values()]
+    written = ["%.2f Å, %.0f %%" % (rms, 100 * amplitude) for rms, amplitude in shown.values()]
+    title = "Motion, amplitude change end to end" if moves else "(Motion,) amplitude change end to end"
+    return list(shown), lengths, written, ["#3a7d44" if moves else "#8a6d9f"] * len(shown), title
+
+
 def draw_map(axes, xy, labels, paths, axis_labels):
     """The landscape itself; a histogram where there is only one dimension."""
     if not np.ptp(xy[:, 1]):
@@ -172,10 +183,7 @@ def landscape_figure(xy, labels, paths, axis_labels, explained, motion, note):
     few = explained[:8]
     draw_bars(figure.add_subplot(grid[1, 1]), ["PC %d" % (i + 1) for i in range(len(few))], few, ["%.1f %%" % (100 * e) for e in few],
               ["#5b7c99"] * len(few), "Variance of z explained")
-    shown = dict(list(motion.items())[:8])
-    draw_bars(figure.add_subplot(grid[2, 1]), list(shown), [m for m, _ in shown.values()],
-              ["%.2f Å, %.0f %%" % (m, 100 * a) for m, a in shown.values()], ["#3a7d44"] * len(shown),
-              "Motion, amplitude change end to end")
+    draw_bars(figure.add_subplot(grid[2, 1]), *change_bars(motion))
     figure.text(0.06, 0.945, "Conformational landscape", fontsize=15, fontweight="bold", color=INK)
     figure.text(0.06, 0.912, "{:,} points".format(len(xy)), fontsize=10, color=FAINT)
     figure.text(0.06, 0.025, note, fontsize=8.5, color=FAINT)

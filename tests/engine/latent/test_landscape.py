@@ -1,6 +1,6 @@
 import numpy as np
 
-from gmmhet.engine.latent.landscape import apart, cluster_bars, density, frame, landscape_figure, outline_level
+from gmmhet.engine.latent.landscape import apart, change_bars, cluster_bars, density, frame, landscape_figure, outline_level
 
 
 def texts(figure):
@@ -23,6 +23,12 @@ def test_bars_gather_many_clusters_and_show_the_unassigned():
     labels = np.concatenate([np.repeat(np.arange(1, 16), 10), np.zeros(50, int)])
     names, sizes, written, _ = cluster_bars(labels)
     assert names[-2:] == ["3 more", "none"] and sizes[-2:] == [30, 50] and written[-1] == "50  (25 %)"
+
+
+def test_bars_show_amplitudes_where_nothing_moves():
+    names, lengths, written, _, title = change_bars({"pc1": (0.001, 0.5), "pc2": (0.0, 0.1)})
+    assert names == ["pc1", "pc2"] and lengths == [0.5, 0.1] and written[0] == "0.00 Å, 50 %" and title.startswith("(Motion,)")
+    assert change_bars({"pc1": (2.0, 0.5)})[1] == [2.0]
 
 
 def test_labels_at_one_place_are_moved_apart():
