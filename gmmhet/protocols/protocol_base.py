@@ -29,15 +29,17 @@ class GmmHetProtBase(EMProtocol):
     _config = None
     _fromInputs = ()
     _notShown = ()
+    _canUseGpu = True
     _figures: ClassVar = {}     # lines of the summary: key in summary.json -> text with a place for the value
 
     # ------------------------------------------------------------------ DEFINE
     def _defineParams(self, form):
         form.addSection("Input")
-        form.addHidden(USE_GPU, params.BooleanParam, default=True, label="Use GPU?",
-                       help="Yes: the engine uses the GPUs listed, and the CPU when the machine has none. No: the CPU.")
-        form.addHidden(GPU_LIST, params.StringParam, default="0", label="GPU ids",
-                       help="Ids of the GPUs to use, separated by commas.")
+        if self._canUseGpu:
+            form.addHidden(USE_GPU, params.BooleanParam, default=True, label="Use GPU?",
+                           help="Yes: the engine uses the GPUs listed, and the CPU when the machine has none. No: the CPU.")
+            form.addHidden(GPU_LIST, params.StringParam, default="0", label="GPU ids",
+                           help="Ids of the GPUs to use, separated by commas.")
         self._addInputs(form)
         shown = self._shownParameters()
         for field in shown:

@@ -21,6 +21,7 @@ class GmmHetProtReconstruct(GmmHetProtBase):
 
     _label = "reconstruct states"
     _config = config.ReconstructConfig
+    _canUseGpu = False
     _fromInputs = ("particles", "ids", "model", "mask")
     _figures: ClassVar = {"particles": "*%d* particles", "resolution_angst": "*%.1f Å* at FSC 0.143 in the mask",
                           "resolution_unmasked_angst": "*%.1f Å* unmasked"}
@@ -37,7 +38,7 @@ class GmmHetProtReconstruct(GmmHetProtBase):
     # ------------------------------------------------------------------ INSERT
     def _insertEngineSteps(self, settings):
         for number in self._classIds():
-            self._insertFunctionStep(self.reconstructStep, number, settings, needsGPU=True)
+            self._insertFunctionStep(self.reconstructStep, number, settings, needsGPU=False)
 
     # ------------------------------------------------------------------ STEPS
     def convertInputStep(self, settings):

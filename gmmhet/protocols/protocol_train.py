@@ -1,4 +1,5 @@
 """Phase 2: latent points of the particles and the decoder that turns them into Gaussian models."""
+import os
 from typing import ClassVar
 
 from pwem.objects import SetOfParticlesFlex
@@ -102,11 +103,23 @@ class GmmHetProtTrain(GmmHetProtBase):
         problems = [convert.whyNotWritable(self.inputParticles.get()), flexFolder(self.inputGaussians.get(), "fit", GMM_FOLDER)[1]]
         if self.inputContinue.get() is not None:
             problems.append(flexFolder(self.inputContinue.get(), "train")[1])
-        problems += self._regionProblems("region", "inputRegion")
+        problems += self._regionProblems("region", "inputRegion") + self._gridProblems()
         wrong = [word for word in self.vary.get("").replace(" ", "").split(",") if word not in config.COLUMNS]
         if wrong:
             problems.append("*Vary* must name some of %s, separated by commas, got '%s'." % (", ".join(config.COLUMNS), self.vary.get()))
         return [problem for problem in problems if problem]
+
+    def _gridProblems(self):
+        """Sentences when the Gaussians were fitted on another grid than the particles'; in Å they can be used as they are, if asked."""
+        particles = self.inputParticles.get()
+        fitted = rundir.read_json(os.path.join(flexFolder(self.inputGaussians.get(), "fit", GMM_FOLDER)[0], rundir.SUMMARY))
+        if self.rescaleMap.get() or "pixel_size" not in fitted or not particles.getSize():
+            return []
+        ours, theirs = (particles.getXDim(), particles.getSamplingRate()), (fitted["box"], fitted["pixel_size"])
+        if ours[0] == theirs[0] and abs(ours[1] - theirs[1]) <= 1e-3 * ours[1]:
+            return []
+        return ["The Gaussians were fitted to a map of %d px of %.4g Å, the particles have %d px of %.4g Å: choose Gaussians fitted on the "
+                "particles' grid, or set *Rescale map* to Yes to use them as they are, in Å." % (*theirs, *ours)]
 
     def _warnings(self):
         particles = self.inputParticles.get()

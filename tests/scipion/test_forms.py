@@ -139,7 +139,13 @@ def test_a_help_text_names_labels_instead_of_flags():
     assert wordsOfForm("needs --motion-region, not --else", config.AnalyzeConfig) == "needs *Motion region*, not --else"
 
 
-@each_protocol
+def test_the_protocol_that_only_the_cpu_runs_has_no_gpu_field():
+    protocol = GmmHetProtReconstruct()
+    assert not protocol.allowsGpu() and not protocol.usesGpu()
+    assert protocol._engineEnviron()["CUDA_VISIBLE_DEVICES"] == ""
+
+
+@pytest.mark.parametrize("cls", PROTOCOLS[:-1], ids=NAMES[:-1])
 def test_threads_and_gpus_can_be_chosen(cls):
     protocol = cls(numberOfThreads=3, gpuList="1", useGpu=True)
     assert protocol.getBinThreads() == 3
@@ -285,6 +291,16 @@ def test_train_refuses_particles_without_alignment(tmp_path, gaussians):
 def test_train_refuses_an_empty_set(tmp_path, gaussians):
     said = problems_of(GmmHetProtTrain, inputParticles=particles_in(tmp_path / "p.sqlite", number=0), inputGaussians=gaussians)
     assert "The set of particles is empty" in said
+
+
+@pytest.mark.parametrize("pixel_size, box, rescale, refused", [(2.0, 64, False, False), (4.0, 32, False, True), (2.0, 60, False, True),
+                                                               (4.0, 32, True, False)])
+def test_train_refuses_gaussians_of_another_grid_with_the_numbers(tmp_path, gaussians, pixel_size, box, rescale, refused):
+    with open(str(tmp_path / "fit" / rundir.SUMMARY), "w") as file:
+        json.dump({"pixel_size": pixel_size, "box": box}, file)
+    said = problems_of(GmmHetProtTrain, inputParticles=particles_in(tmp_path / "p.sqlite"), inputGaussians=gaussians, rescaleMap=rescale)
+    expected = "The Gaussians were fitted to a map of %d px of %.4g Å, the particles have 64 px of 2 Å" % (box, pixel_size)
+    assert (expected in said) == refused and bool(said) == refused
 
 
 def test_train_refuses_a_region_given_twice(tmp_path, gaussians):
