@@ -128,8 +128,8 @@ def _latent_point(near, dimension):
 def nearest_particles(ids, copies, z, point, k):
     """Ids and copies of the k particles nearest to a point of z.
 
-    Distance is measured in units of the latents' standard deviation per dimension. A particle that has several symmetry copies is
-    taken once, at the nearest of them.
+    Distance is plain distance in z, as in trajectories: training sets the scale of every dimension, and one that it left unused must
+    not be blown up. A particle that has several symmetry copies is taken once, at the nearest of them.
 
     Parameters
     ----------
@@ -142,9 +142,7 @@ def nearest_particles(ids, copies, z, point, k):
     -------
     ids, copies : int arrays [min(k, number of particles)], by rising id.
     """
-    spread = z.std(axis=0)
-    spread[spread == 0] = 1.0
-    order = np.argsort((((z - point) / spread) ** 2).sum(axis=1), kind="stable")
+    order = np.argsort(((z - point) ** 2).sum(axis=1), kind="stable")
     _, first = np.unique(ids[order], return_index=True)      # the nearest copy of each particle, as a place in `order`
     kept = order[np.sort(first)[:k]]
     kept = kept[np.argsort(ids[kept], kind="stable")]

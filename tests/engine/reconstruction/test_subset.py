@@ -80,8 +80,8 @@ def test_near_takes_the_k_particles_around_a_latent_point(tmp_path, data):
     assert summary["chosen"] == "the 40 particles nearest to z = -1, 0"
 
 
-def test_nearness_is_measured_in_the_latents_spread_and_takes_each_particle_once():
-    z = np.array([[0, 3.0], [0.02, 0], [-0.02, 1], [5, 900], [-5, -900], [0.5, 0]])
+def test_nearness_is_plain_distance_in_z_and_takes_each_particle_once():
+    z = np.array([[0, 0.3], [0.02, 0], [-0.02, 1], [5, 900], [-5, -900], [0.5, 0]])
     ids, copies = np.array([4, 9, 9, 7, 7, 2]), np.array([0, 0, 1, 0, 1, 0])
     found = nearest_particles(ids, copies, z, np.zeros(2), 2)
     np.testing.assert_array_equal(found, [[4, 9], [0, 0]])
