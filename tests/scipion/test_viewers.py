@@ -1,4 +1,5 @@
 """The viewers show what the runs hold; they are driven without a display."""
+import json
 import os
 import re
 
@@ -12,6 +13,7 @@ from gmmhet.engine import rundir
 from gmmhet.protocols import GmmHetProtAnalyze, GmmHetProtFit, GmmHetProtReconstruct, GmmHetProtRefine, GmmHetProtTrain
 from gmmhet.viewers import chimerax
 
+HERE = os.path.dirname(os.path.abspath(__file__))
 #: folder that receives every picture, to be looked at
 KEEP = os.environ.get("GMMHET_SCREENSHOTS", "")
 
@@ -180,6 +182,42 @@ def test_with_chimerax_the_movie_button_starts_it_with_maps_arrows_and_models(pr
     assert lines[1] == "volume #1 origin -60.0000,-60.0000,-60.0000 style surface"       # 12 px of 5 Å: the box centre is at zero
     folder = os.path.abspath(protocol.getRunFile(rundir.trajectory("pc1")))
     assert 'open "%s/motion.bild"' % folder in lines and 'open "%s/motion.cif" coordsets true' % folder in lines
+
+
+def test_an_analysis_older_than_its_training_is_refused(project, runs):
+    protocol = runs["analyze"]
+    path = protocol.getRunFile(rundir.EMBEDDING)
+    with np.load(path) as file:
+        kept = {name: file[name] for name in file.files}
+    np.savez(path, **dict(kept, id=kept["id"][::-1]))
+    try:
+        view, = opened(project, protocol)._getVisualizeDict()["showLatents"]("showLatents")
+        assert "was repeated after this analysis: run the analysis again" in view.getMessage()
+    finally:
+        np.savez(path, **kept)
+
+
+def test_every_button_shows_what_the_engine_itself_writes(project, monkeypatch):
+    pytest.importorskip("sklearn", reason="the engine's packages are not in this Python")
+    monkeypatch.syspath_prepend(os.path.join(os.path.dirname(HERE), "engine", "latent"))
+    from analytic import SlidingDomains, two_states, write_train_run
+
+    from gmmhet.engine.config import AnalyzeConfig
+    from gmmhet.engine.latent.analyze import read_landscape
+    protocol = truth.new(project, GmmHetProtAnalyze, "analysis by the engine")
+    train = write_train_run(protocol._getExtraPath("train"), two_states())
+    config = AnalyzeConfig(out=protocol.getRunFolder(), model=train, clusters=2, points=3, line="from:1-to:2,motion1",
+                           motion_region="sphere:-30,0,0,20")
+    run = rundir.RunDir(config.out)
+    read_landscape(config, run, vars(two_states()), SlidingDomains())
+    truth.write_text(run(rundir.CONFIG), json.dumps(dict(model=train)))
+    for trajectory in ("from1-to2", "motion1"):
+        viewer = opened(project, protocol, trajectory=trajectory, colourBy="cluster")
+        for name, make in viewer._getVisualizeDict().items():
+            views = make(name)
+            assert isinstance(views[0], EmPlotter), (name, getattr(views[0], "_msg", ""))
+            views[0].getFigure().canvas.draw()
+            views[0].close()
 
 
 # ------------------------------------------------------------------ reconstruct
