@@ -2,6 +2,7 @@
 import argparse
 import json
 import os
+import re
 import sys
 
 import gmmhet
@@ -56,11 +57,22 @@ def read_config(arguments):
     return cfg.from_dict(cls, {**stored, **values})
 
 
+def joined(arguments):
+    """Arguments in which a value that starts like a negative number, such as ``-0.5,1``, is tied to its flag: it is no flag itself."""
+    found = []
+    for word in arguments:
+        if found and re.match(r"--[a-z-]+$", found[-1]) and re.match(r"-[\d.]", word):
+            found[-1] += "=" + word
+        else:
+            found.append(word)
+    return found
+
+
 def main(arguments=None):
     """Run one stage; returns the exit status: 0, 1 when the stage failed, 2 when the input cannot be used, 130 when interrupted."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        config = read_config(parser().parse_args(arguments))
+        config = read_config(parser().parse_args(joined(sys.argv[1:] if arguments is None else arguments)))
         from gmmhet.engine.stages import run_stage
         run_stage(config)
     except KeyboardInterrupt:

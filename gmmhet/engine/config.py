@@ -5,6 +5,7 @@ Python 3.8 with the standard library alone, because Scipion imports it.
 """
 import dataclasses
 import json
+import math
 import os
 from dataclasses import dataclass, field, fields
 from typing import Any, Dict, List
@@ -50,7 +51,7 @@ class Common:
     """Parameters that every stage has."""
 
     out: str = param("", "Folder that receives the results. A folder that already holds a run is refused unless --resume is given.")
-    seed: int = param(1, "Seed of every random choice; the same seed on the same machine gives the same result.", low=0)
+    seed: int = param(1, "Seed of every random choice; the same seed on the same machine gives the same result.", low=0, high=2**31 - 1)
     resume: bool = param(False, "Continue the run in --out from its last checkpoint.")
     threads: int = param(0, "CPU threads; 0 takes all cores.", low=0, high=1024, expert=True)
     gpus: str = param("auto", "GPUs to use: 'auto' takes all that are visible, 'none' none, or ids such as '0,1'.", expert=True)
@@ -183,6 +184,9 @@ def problems(config) -> List[str]:
     for f in fields(config):
         value, m = getattr(config, f.name), f.metadata
         unit = " " + m["unit"] if m["unit"] else ""
+        if isinstance(value, float) and not math.isfinite(value):
+            found.append("%s must be a finite number, got %s." % (flag(f.name), value))
+            continue
         if m["choices"] and value not in m["choices"]:
             found.append("%s must be one of %s, got '%s'." % (flag(f.name), ", ".join(m["choices"]), value))
         if m["low"] is not None and value < m["low"]:

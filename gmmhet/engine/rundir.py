@@ -96,15 +96,25 @@ class RunDir:
             self.begin()
         return self
 
+    def release(self):
+        """Free the folder of a run that was refused before it left more than its parameters and log, so that the same --out can be given again."""
+        left = {name for _, _, files in os.walk(self.path) for name in files}
+        if CONFIG in left and left <= {CONFIG, LOG}:
+            os.remove(self(CONFIG))
+
     def check_same(self, config):
         """Refuse to resume a run with other parameters than it was started with.
 
         Raises
         ------
         RunDirError
-            naming the parameters that differ; those that only say how to run may differ.
+            naming the parameters that differ (those that only say how to run may differ), or when the run is of another stage.
         """
         stored = read_json(self(CONFIG))
+        foreign = [k for k in stored if k not in vars(config)]
+        if foreign:
+            raise RunDirError("--resume: %s holds a run of another stage (its parameters include %s, which '%s' does not have): choose another --out" % (
+                self.path, ", ".join(foreign), config.stage))
         new = {k: v for k, v in vars(config).items() if k not in MAY_DIFFER}
         other = ["%s (%s in the run, %s now)" % (k, stored[k], v) for k, v in new.items() if k in stored and stored[k] != v]
         if other:
@@ -124,11 +134,20 @@ class RunDir:
 
 
 def read_json(path):
-    """A JSON file as a dict; empty when it does not exist."""
+    """A JSON file as a dict; empty when it does not exist.
+
+    Raises
+    ------
+    RunDirError
+        when the file is damaged.
+    """
     if not os.path.exists(path):
         return {}
-    with open(path, encoding="utf-8") as f:
-        return json.load(f)
+    try:
+        with open(path, encoding="utf-8") as f:
+            return json.load(f)
+    except ValueError as error:
+        raise RunDirError("%s is not readable JSON (%s): the run is damaged, make it again in another folder" % (path, error)) from None
 
 
 def is_finished(path, stage):

@@ -62,6 +62,9 @@ def run_stage(config):
     run.begin = lambda: _record(run, config)
     try:
         body(config.stage)(config, run)
+    except ValueError:
+        run.release()
+        raise
     finally:
         log_to(None)
     return run

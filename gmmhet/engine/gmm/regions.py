@@ -77,7 +77,7 @@ def _listed(path, count):
 
 
 def asymmetric_unit(centers, amplitudes, group):
-    """Gaussians of one asymmetric unit of cN or dN, cut where the density is least.
+    """Gaussians of one asymmetric unit of cN or dN: the one that holds the x axis, cut where the density is least.
 
     Parameters
     ----------
@@ -96,5 +96,5 @@ def asymmetric_unit(centers, amplitudes, group):
     mass = np.bincount(((azimuth % sector) / sector * bins).astype(int) % bins, amplitudes, bins)
     smooth = sum(np.roll(mass, shift) for shift in (-1, 0, 1))
     cut = (np.argmin(smooth) + 0.5) / bins * sector
-    inside = (azimuth - cut) % 360.0 < sector
+    inside = (azimuth - cut) % 360.0 >= 360.0 - sector
     return inside & (centers[:, 2] >= 0) if dihedral else inside

@@ -42,11 +42,9 @@ def project(xy, amplitudes, widths, grid):
     tensor [B, 2, 2m+1, m+1], real and imaginary parts, scaled as `fourier.transform` scales images.
     """
     m = grid.m
-    index = tf.range(m + 1, dtype=tf.float32) * np.float32(grid.step)
-    damping = tf.exp(-2.0 * np.float32(np.pi) ** 2 * tf.square(widths[..., None] * index))
     scale = np.float32(1.0 / (grid.pixel_size**2 * grid.box))
-    along_x = _waves(xy[..., 0], damping, grid)
-    along_y = _waves(xy[..., 1], damping * (amplitudes[..., None] * scale), grid)
+    along_x = _waves(xy[..., 0], widths, grid) * (amplitudes[..., None] * scale)
+    along_y = _waves(xy[..., 1], widths, grid)
     products = tf.matmul(along_y, along_x, transpose_a=True)
     cc, cs = products[:, :m + 1, :m + 1], products[:, :m + 1, m + 1:]
     sc, ss = products[:, m + 1:, :m + 1], products[:, m + 1:, m + 1:]
@@ -55,7 +53,23 @@ def project(xy, amplitudes, widths, grid):
     return tf.stack([real, imag], 1)
 
 
-def _waves(position, damping, grid):
-    """``cos`` then ``sin`` of ``2 pi k position``, times the damping: positions [..., N] Å to [..., N, 2(m+1)]."""
-    angle = position[..., None] * (2.0 * np.float32(np.pi) * tf.range(grid.m + 1, dtype=tf.float32) * np.float32(grid.step))
-    return tf.concat([tf.cos(angle) * damping, tf.sin(angle) * damping], -1)
+def _waves(position, widths, grid):
+    """``cos(2 pi k p) d`` then ``sin(2 pi k p) d`` for k = 0..m, with the damping ``d = exp(-2 pi^2 s^2 k^2)``; with its adjoint.
+
+    position : tensor [B, N], Å; widths : tensor [N] or [B, N], Å. Returns a tensor [B, N, 2(m+1)].
+    """
+    k = 2.0 * np.pi * grid.step * tf.range(grid.m + 1, dtype=tf.float32)
+
+    @tf.custom_gradient
+    def waves(position, widths):
+        damping = tf.exp(-0.5 * tf.square(widths[..., None] * k))
+        angle = position[..., None] * k
+        cosine, sine = tf.cos(angle) * damping, tf.sin(angle) * damping
+
+        def adjoint(upstream):
+            to_cosine, to_sine = tf.split(upstream, 2, -1)
+            to_position = tf.linalg.matvec(to_sine * cosine - to_cosine * sine, k)
+            to_widths = -widths * tf.linalg.matvec(to_cosine * cosine + to_sine * sine, k * k)
+            return to_position, to_widths if len(widths.shape) == 2 else tf.reduce_sum(to_widths, 0)
+        return tf.concat([cosine, sine], -1), adjoint
+    return waves(position, widths)

@@ -45,7 +45,7 @@ def refine_poses(model, items, z, sigma_angle_deg, sigma_shift_angst, steps, bat
     precision = tf.constant(np.diag(sigma**-2.0).astype(np.float32))
     scale = tf.constant(np.array([2e-3] * 3 + [0.05 * grid.pixel_size] * 2, np.float32))
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def solve(images, rotation, shift, ctf, points):
         data, transfer = likelihood.observe(images, ctf)
         centers, amplitudes, widths = model.mixture(points)

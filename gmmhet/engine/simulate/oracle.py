@@ -29,7 +29,7 @@ def posterior(phantom, particles, sigma, batch_size=32):
     widths = tf.constant(phantom.base.widths)
     weight = tf.constant(grid.weight / sigma**2)
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def log_likelihoods(images, rotation, shift, ctf):
         data, transfer = transform(images, grid), ctf_values(ctf, grid.kx, grid.ky)[:, None]
 

@@ -54,7 +54,6 @@ def score(config, run):
         problem = rundir.missing_run(getattr(config, name), stage)
         if problem:
             raise ConfigError("--%s: %s" % (name, problem))
-    run.create()
     with open(os.path.join(config.truth, rundir.ORACLE), encoding="utf-8") as f:
         oracle = json.load(f)
     with np.load(os.path.join(config.truth, rundir.TRUTH)) as data:
@@ -62,10 +61,18 @@ def score(config, run):
         truth = {k[5:]: data[k] for k in data.files if k.startswith("true_")}
         phantom = _phantom(oracle["kind"], data)
     latents = dict(np.load(os.path.join(config.model, rundir.LATENTS)))
-    first = latents["copy"] == 0
-    order = np.array([rows[int(i)] for i in latents["id"][first]])
-    truth = {k: v[order] for k, v in truth.items()}
+    ids = latents["id"][latents["copy"] == 0].tolist()
     copies = int(latents["copy"].max()) + 1
+    unknown = [i for i in ids if i not in rows]
+    if unknown:
+        raise ConfigError("%d particles of --model %s are not in --truth %s, the first is id %d: give the 'simulate' run that made them" % (
+            len(unknown), config.model, config.truth, unknown[0]))
+    if copies != (3 if oracle["kind"] == "c3" else 1):
+        raise ConfigError("--truth %s is of kind %s, so the model must be trained with --symmetry %s; --model %s has %d latent points a particle" % (
+            config.truth, oracle["kind"], "c3" if oracle["kind"] == "c3" else "c1", config.model, copies))
+    run.create()
+    order = np.array([rows[i] for i in ids])
+    truth = {k: v[order] for k, v in truth.items()}
     z = latents["z"].reshape(-1, copies, latents["z"].shape[-1]) if copies > 1 else latents["z"]
     estimate = dict(z=z)
     if oracle["kind"] == "assembly":

@@ -18,7 +18,7 @@ def gradient_function(agreement, deformation):
     The gradient with respect to the decoder's outputs at 0 is the per-Gaussian gradient carried through the deformation's chain rule,
     so it is already summed over neighbours that move together, and restricted to the columns and region that may vary.
     """
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def gradients(images, rotation, shift, ctf):
         data, transfer = agreement.observe(images, ctf)
         u = tf.zeros([tf.shape(images)[0], deformation.outputs])

@@ -52,7 +52,7 @@ class Trainer:
         self.optimizer = tf.keras.optimizers.Adam(schedule, clipnorm=None, global_clipnorm=CLIP_NORM)
         self.optimizer.build(model.trainable)
         self.history, self.best, self.best_weights = [], None, None
-        self._step, self._evaluate = tf.function(self._train_step, reduce_retracing=True), tf.function(self._bound, reduce_retracing=True)
+        self._step, self._evaluate = tf.function(self._train_step, reduce_retracing=True, autograph=False), tf.function(self._bound, reduce_retracing=True, autograph=False)
 
     def _bound(self, images, rotation, shift, ctf, features, seed, training=False):
         """Agreement with z drawn from the latent posterior, and divergence from the prior, each [B]."""

@@ -41,7 +41,7 @@ def refine_latents(model, items, features, prior, steps, batch_size=64):
     log_det_precision = tf.linalg.logdet(precision)
     delta = tf.constant(0.02 / np.sqrt(np.diag(prior[1])))
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def solve(images, rotation, shift, ctf, feature):
         data, transfer = likelihood.observe(images, ctf)
         count = tf.shape(images)[0]

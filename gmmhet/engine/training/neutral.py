@@ -134,7 +134,7 @@ def _descend(variables, mixture, volume, pixel_size, m, steps, label):
     optimizer = tf.keras.optimizers.Adam(tf.keras.optimizers.schedules.CosineDecay(0.05, steps, alpha=0.05))
     optimizer.build(variables)
 
-    @tf.function
+    @tf.function(autograph=False)
     def step():
         with tf.GradientTape() as tape:
             centers, amplitudes, widths = mixture()

@@ -69,6 +69,9 @@ def train(config, run):
     columns = parse_columns(config.vary)
     neutral, fitted_resolution = load_neutral(config.gmm, particles, config.rescale_map)
     free = free_gaussians(config, neutral)
+    problem = config.continue_from and rundir.missing_run(config.continue_from, "train")
+    if problem:
+        raise ConfigError("--continue-from: " + problem)
     run.create()
     os.makedirs(run(rundir.WORK), exist_ok=True)
     items = Items(particles, config.symmetry)
@@ -93,11 +96,11 @@ def train(config, run):
 
 def _trainer(config, run, items, model, held_out):
     """Features, standardisation, earlier networks and the last checkpoint."""
+    if config.continue_from:
+        _continue_from(config.continue_from, model)
     trainer = Trainer(model, items, None, None, held_out, config, run)
     trainer.features, trainer.neutral = compute_features(run(rundir.WORK, "gradients.npy"), items, trainer.agreement, model.deformation)
     mean, deviation = column_statistics(trainer.features, np.flatnonzero(~held_out))
-    if config.continue_from:
-        _continue_from(config.continue_from, model)
     model.feature_mean.assign(mean)
     model.feature_deviation.assign(deviation)
     trainer.resume()
@@ -105,9 +108,6 @@ def _trainer(config, run, items, model, held_out):
 
 
 def _continue_from(folder, model):
-    problem = rundir.missing_run(folder, "train")
-    if problem:
-        raise ConfigError("--continue-from: " + problem)
     earlier = load_model(folder)
     for name in ("columns", "latent_dim", "hidden", "variational"):
         if earlier.settings[name] != model.settings[name]:
