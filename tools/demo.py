@@ -25,7 +25,7 @@ START = time.time()
 #: colours of Scipion's log, and lines that say nothing here: TensorFlow's search for a GPU, Scipion's house-keeping
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 NOISE = re.compile(r"^\s*$|^WARNING: All log messages|^[IWE]0000 |TensorFlow binary is optimized|^To enable the following instr|"
-                   r"Running command: \*\*|temp folder|Nothing to clean|PROTOCOL FINISHED|Last status is|Getting the dimensions")
+                   r"Running command: \*\*|^\s*PYTHONPATH=|temp folder|Nothing to clean|PROTOCOL FINISHED|Last status is|Getting the dimensions")
 
 
 class DemoError(RuntimeError):
