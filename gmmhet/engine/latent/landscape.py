@@ -56,7 +56,8 @@ def draw_clusters(axes, xy, labels, limits):
     grid = [np.linspace(low, high, BINS + 1) for low, high in limits]
     middle = [0.5 * (edges[1:] + edges[:-1]) for edges in grid]
     for number in range(1, int(labels.max(initial=0)) + 1):
-        image = density(xy[labels == number], limits, blur=3.0)
+        members = xy[labels == number]
+        image = density(members, limits, blur=3.0 if len(members) > FEW else 6.0)
         if image.max() <= 0:
             continue
         level = outline_level(image)
