@@ -28,5 +28,5 @@ def mlp(inputs, hidden, outputs, seed, dropout=0.0, batch_norm=False, zero_last=
     if batch_norm:
         stack.append(keras.layers.BatchNormalization())
     last = "zeros" if zero_last else keras.initializers.VarianceScaling(last_scale**2, seed=seed + 100)
-    stack.append(keras.layers.Dense(outputs, use_bias=not zero_last, kernel_initializer=last, kernel_regularizer=decay))
+    stack.append(keras.layers.Dense(outputs, kernel_initializer=last, kernel_regularizer=decay))
     return keras.Sequential(stack)

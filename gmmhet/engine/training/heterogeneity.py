@@ -55,7 +55,7 @@ class Trainer:
         self._step, self._evaluate = tf.function(self._train_step, reduce_retracing=True, autograph=False), tf.function(self._bound, reduce_retracing=True, autograph=False)
 
     def _bound(self, images, rotation, shift, ctf, features, seed, training=False):
-        """Agreement with z drawn from the latent posterior, and divergence from the prior, each [B]."""
+        """Agreement with z drawn from the latent posterior, divergence from the prior, and restraint, each [B]."""
         mean, log_std = self.model.encode(features, training)
         z = mean + tf.exp(log_std) * tf.random.stateless_normal(tf.shape(mean), seed)
         data, transfer = self.agreement.observe(images, ctf)
@@ -64,15 +64,22 @@ class Trainer:
         divergence = 0.5 * tf.reduce_sum(mean**2 + tf.exp(2 * log_std) - 2 * log_std - 1, 1)
         if not self.model.settings["variational"] or self.agreement.objective == "frc":
             divergence = tf.zeros_like(divergence)
-        spread = tf.math.reduce_std(widths, -1) / tf.reduce_mean(widths)
-        return self.agreement.value(data, image), divergence, spread
+        return self.agreement.value(data, image), divergence, self._restraint(amplitudes, widths)
+
+    def _restraint(self, amplitudes, widths):
+        """What a model pays for changing amplitudes (nats) and, as in the paper, for widths that differ; [B] or a scalar."""
+        cost = tf.constant(0.0)
+        if "amplitude" in self.model.settings["columns"] and self.agreement.objective == "likelihood":
+            neutral = self.model.neutral.amplitudes
+            cost += self.config.amplitude_cost / np.sum(neutral) * tf.reduce_sum(tf.abs(amplitudes - neutral), 1)
+        if "width" in self.model.settings["columns"]:
+            cost += tf.math.reduce_std(widths, -1) / tf.reduce_mean(widths)
+        return cost
 
     def _train_step(self, images, rotation, shift, ctf, features, seed, warmth):
         with tf.GradientTape() as tape:
-            value, divergence, spread = self._bound(images, rotation, shift, ctf, features, seed, True)
-            loss = tf.reduce_mean(warmth * divergence - value)
-            if "width" in self.model.settings["columns"]:
-                loss += tf.reduce_mean(spread)
+            value, divergence, restraint = self._bound(images, rotation, shift, ctf, features, seed, True)
+            loss = tf.reduce_mean(warmth * divergence - value + restraint)
             penalties = self.model.encoder.losses + self.model.decoder.losses
             if penalties:
                 loss += tf.add_n(penalties)

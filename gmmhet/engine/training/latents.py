@@ -32,8 +32,8 @@ def refine_latents(model, items, features, prior, steps, batch_size=64):
 
     Returns
     -------
-    dict: z [n, D], z_std [n, D], agreement [n] (log-likelihood at z, nats), neutral_agreement [n], evidence [n]
-    (log marginal likelihood by Laplace's approximation minus the neutral model's log-likelihood, nats).
+    dict: z [n, D], z_std [n, D], agreement [n] (log-likelihood at z, nats), neutral_agreement [n], static_agreement [n]
+    (at the prior's mean), evidence [n] (log marginal likelihood by Laplace's approximation); all in nats.
     """
     mean, precision = (tf.constant(p) for p in prior)
     grid, likelihood = model.likelihood.grid, model.likelihood
@@ -58,12 +58,14 @@ def refine_latents(model, items, features, prior, steps, batch_size=64):
         if steps == 0:
             z = start
         posterior = curvature + precision
-        value, neutral = likelihood.value(data, image(z)), likelihood.value(data, image(tf.zeros_like(z)))
+        value, static = likelihood.value(data, image(z)), likelihood.value(data, image(tf.zeros_like(z) + mean))
+        centers, amplitudes, widths = model.deformation.apply(tf.zeros([count, model.deformation.outputs]))
+        neutral = likelihood.value(data, transfer * project(place(centers, rotation, shift), amplitudes, widths, grid))
         prior_cost = 0.5 * tf.einsum("bq,qp,bp->b", z - mean, precision, z - mean)
-        evidence = value - neutral - prior_cost + 0.5 * (log_det_precision - tf.linalg.logdet(posterior))
-        return z, tf.sqrt(tf.linalg.diag_part(tf.linalg.inv(posterior))), value, neutral, evidence
+        evidence = value - prior_cost + 0.5 * (log_det_precision - tf.linalg.logdet(posterior))
+        return z, tf.sqrt(tf.linalg.diag_part(tf.linalg.inv(posterior))), value, neutral, static, evidence
 
-    names = ("z", "z_std", "agreement", "neutral_agreement", "evidence")
+    names = ("z", "z_std", "agreement", "neutral_agreement", "static_agreement", "evidence")
     parts: dict[str, list] = {name: [] for name in names}
     batches = prefetched(items, np.arange(len(items)), batch_size, features)
     for _, batch in progress(batches, -(-len(items) // batch_size), "latents"):

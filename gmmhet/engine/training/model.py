@@ -78,9 +78,8 @@ class HeterogeneityModel:
         return mean, tf.clip_by_value(log_std - 1.0, *LOG_STD_RANGE)
 
     def mixture(self, z, training=False):
-        """Latent points [B, D] to centers [B, N, 3], amplitudes [B, N], widths [B, N] or [N]; exactly neutral at z = 0."""
-        both = self.decoder(tf.concat([z, tf.zeros_like(z[:1])], 0), training=training)
-        return self.deformation.apply(both[:-1] - both[-1:])
+        """Latent points [B, D] to centers [B, N, 3], amplitudes [B, N], widths [B, N] or [N]; neutral before training."""
+        return self.deformation.apply(self.decoder(z, training=training))
 
     def decode(self, z):
         """As `mixture`, NumPy in and out, with a row per latent point in all three."""
