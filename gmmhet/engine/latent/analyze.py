@@ -207,7 +207,7 @@ def summarise(config, run, model, z, ids, axes, labels, lines, changes, localise
         "directions": {name: {"motion_rms_angst": m, "amplitude_rms": a, **localised.get(name, {})} for name, (m, a) in changes.items()},
         "trajectories": [line.name for line in lines], "points": config.points, "embedding": config.embedding, "seed": config.seed}
     run.write_summary(summary)
-    log.info("Decoded motion about the neutral model: %.2f Å rms; amplitudes %.1f %%. Variance explained: %s.", motion, 100 * amplitude,
+    log.info("Decoded motion about the mean model: %.2f Å rms; amplitudes %.1f %%. Variance explained: %s.", motion, 100 * amplitude,
              ", ".join("%.0f %%" % (100 * e) for e in axes.explained))
     log.info("Landscape: %s", run(rundir.LANDSCAPE))
     return summary

@@ -14,9 +14,13 @@ def test_motion_and_amplitude_change_equal_the_known_steps():
     assert rms_motion(start, brighter) == 0 and relative_amplitude_change(start, moved) == 0
 
 
-def test_spread_motion_is_the_root_mean_square_over_the_particles():
-    assert spread_motion(MODEL, [[1, 0, 0], [0, 0, 0]])[0] == pytest.approx(1.5, rel=1e-5)
-    assert spread_motion(MODEL, np.zeros((5, 3))) == (0.0, 0.0)
+def test_spread_motion_is_the_root_mean_square_distance_from_the_mean_model():
+    assert spread_motion(MODEL, [[1, 0, 0], [-1, 0, 0]])[0] == pytest.approx(3 / np.sqrt(2), rel=1e-5)
+    assert spread_motion(MODEL, [[0, 0, 1], [0, 0, -1]])[1] == pytest.approx(AMPLITUDE_STEP / np.sqrt(2), rel=1e-2)
+
+
+def test_a_shift_that_all_particles_share_is_no_motion():
+    assert spread_motion(MODEL, np.ones((5, 3))) == pytest.approx((0.0, 0.0), abs=1e-5)
 
 
 def test_bild_has_one_arrow_per_gaussian_that_moves_enough(tmp_path):
