@@ -12,7 +12,7 @@ from gmmhet.engine.latent.cluster import cluster_centers, density_labels, kmeans
 from gmmhet.engine.latent.eigenmotion import localised_motions
 from gmmhet.engine.latent.landscape import landscape_figure
 from gmmhet.engine.latent.motion import decoded, relative_amplitude_change, rms_motion, spread_motion, write_bild
-from gmmhet.engine.latent.paths import asked_lines, covariance, line_through, named_line, nearest, nearest_ids
+from gmmhet.engine.latent.paths import asked_lines, covariance, line_through, named_line, nearest, nearest_particles
 from gmmhet.engine.latent.reduce import principal_axes, umap_plane
 from gmmhet.engine.log import log, progress
 
@@ -87,20 +87,22 @@ def changes_along(model, lines):
             for line, start, end in zip(lines, ends[::2], ends[1::2])}
 
 
-def write_ids(path, ids):
-    """One particle id per line."""
-    np.savetxt(path, np.asarray(ids), fmt="%d")
+def write_ids(path, ids, copies):
+    """One particle id per line; of symmetric particles the id and its symmetry copy (from 0), as `reconstruct --ids` reads them."""
+    np.savetxt(path, np.stack([ids, copies], axis=1) if np.any(copies) else ids, fmt="%d")
 
 
-def write_clusters(run, model, centers, labels, ids):
+def write_clusters(run, model, centers, labels, ids, copies):
     """Of each cluster: the ids of its particles, and the decoded map at its centre."""
     for number in range(1, len(centers) + 1):
-        write_ids(run(rundir.cluster_ids(number)), np.unique(ids[labels == number]))
+        inside = np.flatnonzero(labels == number)
+        inside = inside[np.lexsort((copies[inside], ids[inside]))]
+        write_ids(run(rundir.cluster_ids(number)), ids[inside], copies[inside])
         mixture, = decoded(model, centers[number - 1:number])
         write_map(run(rundir.cluster_map(number)), render(mixture, model.box, model.pixel_size), model.pixel_size)
 
 
-def write_trajectory(run, line, points, model, z, ids, neighbours):
+def write_trajectory(run, line, points, model, z, ids, copies, neighbours):
     """Folder of one trajectory: model, map and nearest particles of each point; arrows and multi-model mmCIF of the motion."""
     folder = run(rundir.trajectory(line.name))
     os.makedirs(folder, exist_ok=True)
@@ -109,7 +111,8 @@ def write_trajectory(run, line, points, model, z, ids, neighbours):
     for i, (point, mixture) in enumerate(zip(points, mixtures), 1):
         mixture.save(os.path.join(folder, rundir.point(i, ".npz")), z=point)
         write_map(os.path.join(folder, rundir.point(i, ".mrc")), render(mixture, model.box, model.pixel_size), model.pixel_size)
-        write_ids(os.path.join(folder, rundir.point(i, "_ids.txt")), nearest_ids(z, ids, point, neighbours))
+        rows = nearest_particles(z, ids, point, neighbours)
+        write_ids(os.path.join(folder, rundir.point(i, "_ids.txt")), ids[rows], copies[rows])
     write_bild(os.path.join(folder, "motion.bild"), mixtures[0].centers, mixtures[-1].centers, line.name)
     write_cif_models(os.path.join(folder, "motion.cif"), mixtures, "trajectory")
 
@@ -172,7 +175,7 @@ def analyze(config, run):
 
 def read_landscape(config, run, latents, model):
     """`analyze` with the latents (dict of id, copy [n], z [n, D]) and the model already loaded."""
-    z, ids = np.asarray(latents["z"], float), latents["id"]
+    z, ids, copies = np.asarray(latents["z"], float), latents["id"], latents["copy"]
     axes, labels = principal_axes(z), labels_for(config, z)
     centers = cluster_centers(z, labels)
     motions, localised = motions_for(config, model, z)
@@ -182,12 +185,12 @@ def read_landscape(config, run, latents, model):
 
     described = directions_for(lines, z, axes, motions)
     changes = changes_along(model, described)
-    np.savez(run(rundir.EMBEDDING), id=ids, copy=latents["copy"], xy=np.float32(xy), label=labels, explained=axes.explained,
+    np.savez(run(rundir.EMBEDDING), id=ids, copy=copies, xy=np.float32(xy), label=labels, explained=axes.explained,
              centers=centers)
-    write_clusters(run, model, centers, labels, ids)
+    write_clusters(run, model, centers, labels, ids, copies)
     write_directions(run(rundir.DIRECTIONS), described, changes)
     for line in progress(lines, len(lines), "Trajectories"):
-        write_trajectory(run, line, line.points(config.points), model, z, ids, config.neighbours)
+        write_trajectory(run, line, line.points(config.points), model, z, ids, copies, config.neighbours)
     paths = {line.name: in_plane(line.points(config.points), config.embedding, z, xy, axes) for line in lines}
     figure = landscape_figure(xy, labels, paths, axis_labels, axes.explained, {line.name: changes[line.name] for line in described},
                               LANDSCAPE_NOTE % config.seed)

@@ -56,8 +56,8 @@ def nearest(z, point, k):
     return rows[np.lexsort((rows, distance[rows]))]
 
 
-def nearest_ids(z, ids, point, k):
-    """Ids of the `k` different particles nearest to `point`, nearest first.
+def nearest_particles(z, ids, point, k):
+    """Rows of the `k` different particles nearest to `point`, nearest first.
 
     A particle taken at several symmetry-related orientations has several rows with one id: its nearest counts.
 
@@ -70,12 +70,12 @@ def nearest_ids(z, ids, point, k):
 
     Returns
     -------
-    ids : [min(k, number of particles)]
+    rows : [min(k, number of particles)]
     """
     copies = max(1, -(-len(ids) // len(np.unique(ids))))
-    found = np.asarray(ids)[nearest(z, point, k * copies)]
-    _, first = np.unique(found, return_index=True)
-    return found[np.sort(first)][:k]
+    rows = nearest(z, point, k * copies)
+    _, first = np.unique(np.asarray(ids)[rows], return_index=True)
+    return rows[np.sort(first)][:k]
 
 
 def along(z, origin, vector, metric=None):

@@ -9,7 +9,7 @@ from gmmhet.engine.config import AnalyzeConfig
 from gmmhet.engine.gmm.mixture import Mixture, render
 from gmmhet.engine.io.volumes import read_map
 from gmmhet.engine.latent import LatentError
-from gmmhet.engine.latent.analyze import analyze, read_landscape
+from gmmhet.engine.latent.analyze import analyze, read_landscape, write_ids
 
 MODEL, LATENTS = SlidingDomains(), two_states()
 
@@ -27,6 +27,13 @@ def test_clusters_are_the_two_states_joined_by_id(read):
     run, summary = read
     assert summary["clusters"] == [300, 100]
     assert np.loadtxt(run(rundir.cluster_ids(2)), int).tolist() == sorted(LATENTS.id[LATENTS.state])
+
+
+def test_lists_of_symmetric_particles_name_the_copy(tmp_path):
+    write_ids(tmp_path / "plain.txt", np.array([3, 4]), np.array([0, 0]))
+    write_ids(tmp_path / "copies.txt", np.array([3, 3]), np.array([0, 2]))
+    assert (tmp_path / "plain.txt").read_text() == "3\n4\n"
+    assert (tmp_path / "copies.txt").read_text() == "3 0\n3 2\n"
 
 
 def test_the_map_of_a_cluster_is_the_model_decoded_at_its_centre(read):

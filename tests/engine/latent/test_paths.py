@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from gmmhet.engine.latent import LatentError
-from gmmhet.engine.latent.paths import along, asked_lines, covariance, line_through, named_line, nearest, nearest_ids
+from gmmhet.engine.latent.paths import along, asked_lines, covariance, line_through, named_line, nearest, nearest_particles
 from gmmhet.engine.latent.reduce import principal_axes
 
 RNG = np.random.default_rng(0)
@@ -25,8 +25,8 @@ def test_nearest_equals_sorting_every_distance():
 def test_nearest_particles_are_different_ones_where_each_is_taken_at_several_orientations():
     ids = np.repeat([10, 20, 30], 2)
     z = np.array([[0.0], [0.1], [0.2], [5.0], [1.0], [6.0]])
-    assert nearest_ids(z, ids, [0.0], 2).tolist() == [10, 20]
-    assert nearest_ids(z, ids, [0.0], 9).tolist() == [10, 20, 30]
+    assert ids[nearest_particles(z, ids, [0.0], 2)].tolist() == [10, 20]
+    assert ids[nearest_particles(z, ids, [0.0], 9)].tolist() == [10, 20, 30]
 
 
 def test_a_line_through_a_principal_axis_ends_at_the_percentiles_of_the_coordinates():
