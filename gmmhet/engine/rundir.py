@@ -113,7 +113,7 @@ class RunDir:
         stored = read_json(self(CONFIG))
         foreign = [k for k in stored if k not in vars(config)]
         if foreign:
-            raise RunDirError("--resume: %s holds a run of another stage (its parameters include %s, which '%s' does not have): choose another --out" % (
+            raise RunDirError("--resume: %s holds a run of another stage or version (its parameters include %s, which '%s' does not have): choose another --out" % (
                 self.path, ", ".join(foreign), config.stage))
         new = {k: v for k, v in vars(config).items() if k not in MAY_DIFFER}
         other = ["%s (%s in the run, %s now)" % (k, stored[k], v) for k, v in new.items() if k in stored and stored[k] != v]

@@ -7,6 +7,8 @@ import pytest
 
 from gmmhet.engine.cli import main
 
+#: a train run whose quality does not matter
+QUICK = dict(epochs=2, latent_steps=1)
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
@@ -26,14 +28,14 @@ def simulated(folder, kind, n, snr, **flags):
     """A set of 32 px particles and the model fitted to its map: two folders."""
     extra = [word for name, value in flags.items() for word in ("--" + name.replace("_", "-"), value)]
     assert gmmhet("simulate", "--out", folder / "set", "--kind", kind, "--n", n, "--box", 32, "--pixel-size", 6, "--snr", snr, *extra) == 0
-    assert gmmhet("fit", "--out", folder / "fit", "--map", folder / "set" / "map.mrc", "--n-gaussians", 80, "--steps", 200) == 0
+    assert gmmhet("fit", "--out", folder / "fit", "--map", folder / "set" / "map.mrc", "--n-gaussians", 80, "--steps", 120) == 0
     return folder
 
 
 @pytest.fixture(scope="session")
 def hinge(tmp_path_factory):
-    """1,500 particles of a hinge: set/ and fit/."""
-    return simulated(tmp_path_factory.mktemp("hinge"), "hinge", 1500, 0.2)
+    """1,000 particles of a hinge: set/ and fit/."""
+    return simulated(tmp_path_factory.mktemp("hinge"), "hinge", 1000, 0.2)
 
 
 @pytest.fixture(scope="session")
@@ -44,15 +46,15 @@ def small(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def hinge_run(hinge):
-    """A model trained on `hinge` with the default settings: the run's folder."""
-    assert gmmhet("train", "--out", hinge / "train", "--particles", hinge / "set" / "particles.star", "--gmm", hinge / "fit") == 0
+    """A model trained on `hinge` with the default settings, at most 15 epochs: the run's folder."""
+    assert gmmhet("train", "--out", hinge / "train", *training(hinge, epochs=15)) == 0
     return hinge / "train"
 
 
 @pytest.fixture(scope="session")
 def small_run(small):
     """A model trained on `small` for two epochs: the run's folder."""
-    assert gmmhet("train", "--out", small / "train", *training(small, epochs=2)) == 0
+    assert gmmhet("train", "--out", small / "train", *training(small, **QUICK)) == 0
     return small / "train"
 
 

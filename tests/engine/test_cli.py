@@ -8,7 +8,7 @@ import sys
 import mrcfile
 import numpy as np
 import pytest
-from conftest import ROOT, gmmhet, training
+from conftest import QUICK, ROOT, gmmhet, training
 
 from gmmhet.engine import config as cfg
 from gmmhet.engine import rundir
@@ -138,13 +138,13 @@ def test_a_folder_that_holds_another_run_is_refused_and_left_alone(small, capsys
 
 
 def test_resuming_with_other_parameters_is_refused_with_both_values(small_run, small, capsys):
-    assert gmmhet("train", "--out", small_run, *training(small, epochs=7), "--resume") == 2
+    assert gmmhet("train", "--out", small_run, *training(small, **{**QUICK, 'epochs': 7}), "--resume") == 2
     assert "was started with other parameters: epochs (2 in the run, 7 now); give the same, or another --out" in capsys.readouterr().err
 
 
 def test_resuming_a_finished_run_does_nothing_and_says_so(small_run, small, capsys):
     before = {p.name: p.stat().st_mtime_ns for p in small_run.iterdir()}
-    assert gmmhet("train", "--out", small_run, *training(small, epochs=2), "--resume") == 0
+    assert gmmhet("train", "--out", small_run, *training(small, **QUICK), "--resume") == 0
     assert "already holds a finished 'train' run: nothing to do" in capsys.readouterr().err
     assert {p.name: p.stat().st_mtime_ns for p in small_run.iterdir()} == before
 

@@ -114,11 +114,8 @@ class Trainer:
         gain, divergence = 0.0, 0.0
         batches = prefetched(self.items, order, config.batch_size, self.features)
         for i, (chosen, batch) in enumerate(progress(batches, self.steps_per_epoch, "epoch %d" % number)):
-            value, kl = self._step(*batch, tf.constant([config.seed, number * 1000003 + i], tf.int32), warmth)
-            if not np.all(np.isfinite(value)):
-                raise TrainError("the agreement became NaN in epoch %d at particles %s: look at these images; the last checkpoint is kept, "
-                                 "--resume with a smaller --learning-rate continues from it" % (
-                                     number, ", ".join(str(p) for p in self.items.ids[chosen])))
+            value, kl = self._step(*batch, tf.constant([config.seed, (number * 1000003 + i) % 2**31], tf.int32), warmth)
+            self._check_finite(value, chosen, number)
             gain += float(np.sum(value.numpy() - self.neutral_of(chosen)))
             divergence += float(np.sum(kl))
         held = self.held_out_gain()
@@ -132,6 +129,13 @@ class Trainer:
                         dict(history=self.history, best=self.best))
         self.write_history()
 
+    def _check_finite(self, value, chosen, number):
+        """Refuse to go on when the agreement [B] of the chosen items is not finite."""
+        if not np.all(np.isfinite(value)):
+            raise TrainError("the agreement became NaN in epoch %d at particles %s: look at these images. --resume tries again from the last "
+                             "checkpoint; a smaller --learning-rate needs another --out" % (
+                                 number, ", ".join(str(p) for p in self.items.ids[chosen])))
+
     def neutral_of(self, chosen):
         """Neutral agreement of items under the training objective."""
         return self.neutral[chosen]
@@ -142,6 +146,7 @@ class Trainer:
         total = 0.0
         for i, (chosen, batch) in enumerate(prefetched(self.items, chosen_rows, self.config.batch_size, self.features)):
             value, kl, _ = self._evaluate(*batch, tf.constant([self.config.seed, -i - 1], tf.int32))
+            self._check_finite(value, chosen, len(self.history) + 1)
             total += float(np.sum(value.numpy() - kl.numpy() - self.neutral_of(chosen)))
         return total / max(len(chosen_rows), 1)
 

@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import gmmhet
+
+from gmmhet.engine import rundir
+from gmmhet.engine.imaging.pose import angular_distance_deg, rotation_from_vector
+from gmmhet.engine.io.particles import read_particles
+from gmmhet.engine.poses.refine import refine_poses, small_rotation
+from gmmhet.engine.training.batches import Items
+from gmmhet.engine.training.gauss_newton import refine
+from gmmhet.engine.training.model import load_model
+
+
+def rms(values):
+    return np.sqrt(np.mean(np.square(values)))
+
+
+def test_small_rotations_equal_the_exact_ones_and_have_a_finite_gradient_at_zero():
+    vectors = np.random.default_rng(0).normal(0, 0.5, (20, 3)).astype(np.float32)
+    np.testing.assert_allclose(small_rotation(tf.constant(vectors)), rotation_from_vector(vectors), atol=1e-5)
+    zero = tf.zeros([1, 3])
+    with tf.GradientTape() as tape:
+        tape.watch(zero)
+        value = small_rotation(zero)[0, 1, 0]
+    np.testing.assert_allclose(small_rotation(zero)[0], np.eye(3), atol=1e-6)
+    np.testing.assert_allclose(tape.gradient(value, zero), [[0, 0, 1]], atol=1e-4)
+
+
+def test_levenberg_marquardt_ends_at_the_closed_form_of_a_linear_problem_with_a_prior():
+    rng = np.random.default_rng(0)
+    design, data = rng.normal(size=(6, 30, 3)).astype(np.float32), rng.normal(size=(6, 30)).astype(np.float32)
+    mean, precision = np.float32([0.5, -1, 0]), np.diag([1.0, 4.0, 9.0]).astype(np.float32)
+    x, cost, alone, curvature = refine(lambda x: tf.einsum("bkq,bq->bk", design, x) - data, tf.zeros([6, 3]), tf.constant(mean),
+                                       tf.constant(precision), 6, tf.constant([0.1, 0.1, 0.1]))
+    normal = np.einsum("bkq,bkp->bqp", design, design)
+    expected = np.linalg.solve(normal + precision, (np.einsum("bkq,bk->bq", design, data) + precision @ mean)[..., None])[..., 0]
+    np.testing.assert_allclose(x, expected, atol=2e-3)
+    np.testing.assert_allclose(curvature, normal, rtol=1e-2, atol=0.1)
+    residual = np.einsum("bkq,bq->bk", design, expected) - data
+    np.testing.assert_allclose(alone, 0.5 * np.sum(residual**2, 1), rtol=1e-3)
+    assert np.all(cost >= alone)
+
+
+def test_levenberg_marquardt_never_ends_worse_than_it_starts():
+    start = tf.constant(np.random.default_rng(0).normal(0, 3, (50, 2)).astype(np.float32))
+
+    def residual(x):
+        return tf.stack([1 - x[:, 0], 10 * (x[:, 1] - x[:, 0] ** 2)], 1)    # Rosenbrock's valley
+    x, _, after, _ = refine(residual, start, tf.zeros(2), 1e-9 * tf.eye(2), 10, tf.constant([1e-3, 1e-3]))
+    before = 0.5 * np.sum(residual(start).numpy() ** 2, 1)
+    assert np.all(after <= before + 1e-4) and np.median(after) < 0.01 * np.median(before)
+
+
+@pytest.fixture(scope="module")
+def perturbed(hinge, tmp_path_factory):
+    """300 particles whose poses were turned by 2 degrees and moved by 2 px (rms), written as a star file; and the true set."""
+    true = read_particles(str(hinge / "set" / rundir.STAR)).select(np.arange(300))
+    rng = np.random.default_rng(0)
+    turn = rng.normal(size=(300, 3)) / np.sqrt(3) * np.radians(2.0)
+    shift = true.shift_angst + rng.normal(size=(300, 2)) / np.sqrt(2) * 2 * true.pixel_size
+    moved = true.with_poses(rotation_from_vector(turn) @ true.rotation, shift)
+    path = tmp_path_factory.mktemp("perturbed") / rundir.STAR
+    moved.write_star(str(path))
+    return path, true
+
+
+def test_perturbed_shifts_come_back_and_angles_improve(hinge_run, perturbed):
+    path, true = perturbed
+    moved, model = read_particles(str(path)), load_model(str(hinge_run))
+    with np.load(hinge_run / rundir.LATENTS) as data:
+        z = data["z"][:300]
+    rotation, shift, gain = refine_poses(model, Items(moved), z, 2.0, 12.0, 6, 32)
+    before = rms(np.linalg.norm(moved.shift_angst - true.shift_angst, axis=1)), rms(angular_distance_deg(moved.rotation, true.rotation))
+    after = rms(np.linalg.norm(shift - true.shift_angst, axis=1)), rms(angular_distance_deg(rotation, true.rotation))
+    assert before[0] == pytest.approx(12, rel=0.1) and before[1] == pytest.approx(2, rel=0.1)
+    assert after[0] < 0.35 * before[0] and after[1] < 1.1 * before[1]
+    assert gain.mean() > 0 and np.mean(gain > 0) > 0.9
+
+
+def test_the_stage_writes_new_poses_by_id_and_keeps_every_other_column(hinge, hinge_run, perturbed, tmp_path):
+    path, true = perturbed
+    assert gmmhet("refine", "--out", tmp_path / "out", "--model", hinge_run, "--particles", path, "--steps", 2, "--sigma-shift", 12) == 0
+    new, old = read_particles(str(tmp_path / "out" / rundir.STAR)), read_particles(str(path))
+    assert rundir.missing_run(str(tmp_path / "out"), "refine") == ""
+    for name in ("ids", "half", "ctf"):
+        np.testing.assert_array_equal(getattr(new, name), getattr(old, name))
+    np.testing.assert_array_equal(new.read(np.arange(5)), true.read(np.arange(5)))
+    with np.load(tmp_path / "out" / rundir.POSES) as poses:
+        np.testing.assert_array_equal(poses["id"], new.ids)
+        assert angular_distance_deg(poses["rotation"].astype(float), new.rotation.astype(float)).max() < 0.1
+        np.testing.assert_allclose(poses["shift_angst"], new.shift_angst, atol=1e-3)
+        np.testing.assert_allclose(poses["angle_change_deg"], angular_distance_deg(new.rotation.astype(float), old.rotation.astype(float)), atol=0.1)

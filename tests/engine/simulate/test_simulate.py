@@ -1,0 +1,138 @@
+import json
+
+import numpy as np
+import pytest
+from conftest import gmmhet, simulated, training
+
+from gmmhet.engine import rundir
+from gmmhet.engine.gmm.mixture import render
+from gmmhet.engine.imaging.pose import symmetry_matrices
+from gmmhet.engine.io.particles import read_particles
+from gmmhet.engine.io.volumes import read_map
+from gmmhet.engine.simulate.images import consensus_map, noisy_images
+from gmmhet.engine.simulate.phantom import ASSEMBLY_STATES, make_phantom
+from gmmhet.engine.simulate.score import information, rank_correlation
+
+KINDS = ("hinge", "assembly", "c3", "null")
+
+
+def phantom(kind, angle=20.0):
+    return make_phantom(kind, 60.0, 6.0, angle, 1)
+
+
+def test_a_hinge_turns_its_arm_by_the_angle_about_its_axis_and_nothing_else():
+    p = phantom("hinge")
+    moved, arm = p.at((1, 15.0)), p.part == 1
+    np.testing.assert_array_equal(moved.centers[~arm], p.base.centers[~arm])
+    from gmmhet.engine.imaging.pose import rotation_from_vector
+    turned = (p.base.centers[arm] - p.pivot) @ rotation_from_vector([np.radians(15) * p.axis])[0].T + p.pivot
+    np.testing.assert_allclose(moved.centers[arm], turned, atol=1e-3)
+    assert 0.03 < arm.mean() < 0.3
+
+
+def test_an_assembly_state_lacks_its_parts_and_populations_sum_to_one():
+    p = phantom("assembly")
+    assert sum(share for share, _ in ASSEMBLY_STATES) == pytest.approx(1)
+    for state, (_, absent) in enumerate(ASSEMBLY_STATES):
+        gone = p.at((state, 0)).amplitudes == 0
+        np.testing.assert_array_equal(gone, np.isin(p.part, absent))
+        np.testing.assert_array_equal(p.at((state, 0)).centers, p.base.centers)
+
+
+def test_the_c3_phantom_at_rest_is_symmetric_and_moving_a_unit_is_moving_another_after_a_third_of_a_turn():
+    p = phantom("c3")
+    turn = symmetry_matrices("c3")[1]
+    turned = p.base.centers @ turn.T
+    assert np.linalg.norm(turned[:, None] - p.base.centers[None], axis=-1).min(1).max() < 1e-3
+    first, second = p.at((1, 12.0)).centers @ turn.T, p.at((2, 12.0)).centers
+    assert np.linalg.norm(first[:, None] - second[None], axis=-1).min(1).max() < 1e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_drawn_coordinates_repeat_with_the_seed_and_follow_the_prior(kind):
+    p = phantom(kind)
+    a, b = (p.draw(4000, np.random.default_rng(3)) for _ in range(2))
+    np.testing.assert_array_equal(a, b)
+    coordinates, prior = p.grid()
+    assert prior.sum() == pytest.approx(1) and len(coordinates) == len(prior)
+    np.testing.assert_allclose(a.mean(0), prior @ coordinates, atol=0.7)
+    assert np.abs(a[:, 1]).max() <= 20
+
+
+def test_the_consensus_map_is_the_mean_of_the_states():
+    p = phantom("assembly")
+    expected = sum(share * render(p.at((s, 0)), 24, 8.0) for s, (share, _) in enumerate(ASSEMBLY_STATES))
+    np.testing.assert_allclose(consensus_map(p, 24, 8.0), expected, atol=1e-5 * expected.max())
+
+
+@pytest.mark.parametrize("snr", [0.1, 4.0])
+def test_the_noise_has_the_variance_that_the_signal_to_noise_ratio_asks_for(snr):
+    p, n, rng = phantom("null"), 100, np.random.default_rng(0)
+    from gmmhet.engine.simulate.images import draw_ctf, draw_poses
+    rotation, shift = draw_poses(n, 4.0, rng)
+    arguments = (p, p.draw(n, rng), rotation, shift, draw_ctf(n, rng), 32, 6.0)
+    noisy, clean = noisy_images(*arguments, snr, 1), noisy_images(*arguments, 1e12, 1)
+    sigma, _ = next(noisy), next(clean)
+    images, signal = np.concatenate(list(noisy)), np.concatenate(list(clean))
+    assert len(images) == n
+    assert (images - signal).std() == pytest.approx(sigma, rel=0.01)
+    assert signal.var() / sigma**2 == pytest.approx(snr, rel=0.01)
+    assert (images - signal).std(axis=(1, 2)).std() < 0.1 * sigma
+
+
+@pytest.mark.parametrize("kind,score", [("hinge", "r2"), ("assembly", "adjusted_rand_index"), ("c3", "r2"), ("null", None)])
+def test_a_set_is_written_with_its_truth_by_id_and_an_oracle_that_beats_noise(tmp_path, kind, score):
+    assert gmmhet("simulate", "--out", tmp_path / "set", "--kind", kind, "--n", 200, "--box", 33, "--pixel-size", 6, "--snr", 0.3, "--seed", 5) == 0
+    assert rundir.missing_run(str(tmp_path / "set"), "simulate") == ""
+    particles, (volume, pixel_size) = read_particles(str(tmp_path / "set" / rundir.STAR)), read_map(str(tmp_path / "set" / rundir.MAP))
+    oracle = json.load(open(tmp_path / "set" / rundir.ORACLE))
+    with np.load(tmp_path / "set" / rundir.TRUTH) as truth:
+        np.testing.assert_array_equal(truth["id"], particles.ids)
+        np.testing.assert_allclose(truth["rotation"], particles.rotation, atol=1e-5)
+        np.testing.assert_allclose(truth["shift_angst"], particles.shift_angst, atol=1e-4)
+        names = {name[5:] for name in truth.files if name.startswith("true_")}
+    assert (len(particles), particles.box, volume.shape, pixel_size) == (200, 33, (33, 33, 33), 6.0)
+    assert np.bincount(particles.half).tolist() == [0, 100, 100]
+    assert names == {"hinge": {"angle"}, "assembly": {"state"}, "c3": {"unit_angles", "unit"}, "null": set()}[kind]
+    assert oracle["kind"] == kind and (score is None or oracle[score] > 0.3)
+
+
+def test_information_is_one_for_the_truth_itself_half_for_half_and_nothing_for_noise():
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=4000)
+    assert information(truth[:, None], truth) == pytest.approx(1, abs=1e-6)
+    assert information((truth + rng.normal(size=4000))[:, None], truth) == pytest.approx(0.5, abs=0.05)
+    assert abs(information(rng.normal(size=(4000, 3)), truth)) < 0.02
+    assert information(np.stack([np.cos(truth), np.sin(truth)], 1), truth) > 0.9
+
+
+def test_rank_correlation_ignores_sign_scale_and_monotone_stretching():
+    truth = np.random.default_rng(0).normal(size=500)
+    z = np.stack([-3 * np.sinh(truth), 0.01 * np.ones(500)], 1)
+    assert rank_correlation(z, truth) == pytest.approx(1)
+
+
+def test_scores_join_latents_and_truth_by_id_and_not_by_order(hinge, hinge_run, tmp_path):
+    """Shuffling the rows of latents.npz changes no score by more than the split into halves does."""
+    import shutil
+    shutil.copytree(hinge_run, tmp_path / "train")
+    with np.load(hinge_run / rundir.LATENTS) as data:
+        order = np.random.default_rng(0).permutation(len(data["id"]))
+        np.savez(tmp_path / "train" / rundir.LATENTS, **{k: v[order] for k, v in data.items()})
+    found = []
+    for name, model in (("a", hinge_run), ("b", tmp_path / "train")):
+        assert gmmhet("score", "--out", tmp_path / name, "--model", model, "--truth", hinge / "set") == 0
+        found.append(json.load(open(tmp_path / name / rundir.SUMMARY)))
+    assert found[0]["scores"]["rank_correlation"] == pytest.approx(found[1]["scores"]["rank_correlation"], abs=1e-4)
+    assert found[0]["fraction_of_oracle"]["r2"] == pytest.approx(found[0]["scores"]["r2"] / found[0]["oracle"]["r2"])
+
+
+def test_a_c3_set_trained_with_its_symmetry_tells_which_unit_moved(tmp_path_factory):
+    folder = simulated(tmp_path_factory.mktemp("c3"), "c3", 400, 4.0, angle=35)
+    assert gmmhet("train", "--out", folder / "train", *training(folder, symmetry="c3", vary="position", epochs=12, latent_dim=2)) == 0
+    assert gmmhet("score", "--out", folder / "score", "--model", folder / "train", "--truth", folder / "set") == 0
+    found = json.load(open(folder / "score" / rundir.SUMMARY))
+    with np.load(folder / "train" / rundir.LATENTS) as data:
+        assert len(data["id"]) == 1200 and data["copy"].tolist() == [0, 1, 2] * 400
+    assert found["fraction_of_oracle"]["r2"] > 0.4
+    assert gmmhet("refine", "--out", folder / "refine", "--model", folder / "train") == 2

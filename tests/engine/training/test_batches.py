@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+
+from gmmhet.engine.imaging.pose import symmetry_matrices
+from gmmhet.engine.io.particles import read_particles
+from gmmhet.engine.training.batches import Items, prefetched
+from gmmhet.engine.training.features import column_statistics
+from gmmhet.engine.training.train import bootstrap_interval, hold_out, verdict
+
+
+@pytest.fixture(scope="module")
+def particles(small):
+    return read_particles(str(small / "set" / "particles.star"))
+
+
+def test_without_symmetry_an_item_is_a_particle(particles):
+    items = Items(particles)
+    assert len(items) == 120 and not items.copy.any()
+    np.testing.assert_array_equal(items.ids, particles.ids)
+    images, rotation, shift, ctf = items.batch(np.array([5, 2]))
+    np.testing.assert_array_equal(images, particles.read(np.array([5, 2])))
+    np.testing.assert_array_equal(rotation, particles.rotation[[5, 2]])
+    np.testing.assert_array_equal(shift, particles.shift_angst[[5, 2]])
+    np.testing.assert_array_equal(ctf, particles.ctf[[5, 2]])
+
+
+def test_with_symmetry_a_particle_is_taken_once_per_equivalent_orientation_with_the_same_image(particles):
+    items = Items(particles, "c3")
+    assert len(items) == 360
+    np.testing.assert_array_equal(items.ids[:6], np.repeat(particles.ids[:2], 3))
+    np.testing.assert_array_equal(items.copy[:6], [0, 1, 2] * 2)
+    images, rotation, _, _ = items.batch(np.array([3, 4, 5]))
+    np.testing.assert_array_equal(images[0], images[2])
+    np.testing.assert_allclose(rotation, particles.rotation[1] @ symmetry_matrices("c3"), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 7, 120, 500])
+def test_prefetched_batches_hold_every_item_once_in_order_with_its_features(particles, size):
+    order = np.random.default_rng(0).permutation(120)
+    features, seen = np.arange(240).reshape(120, 2), []
+    for chosen, batch in prefetched(Items(particles), order, size, features):
+        np.testing.assert_array_equal(batch[4], features[chosen])
+        assert len(batch[0]) == len(chosen) <= size
+        seen.extend(chosen)
+    np.testing.assert_array_equal(seen, order)
+
+
+def test_nothing_to_read_gives_no_batches(particles):
+    assert list(prefetched(Items(particles), np.array([], int), 8)) == []
+
+
+@pytest.mark.parametrize("fraction,expected", [(0.1, 12), (0.001, 1), (0.9, 108)])
+def test_held_out_particles_are_held_out_with_all_their_copies(particles, fraction, expected):
+    items = Items(particles, "c3")
+    held = hold_out(items, fraction, 1)
+    assert held.sum() == 3 * expected and np.array_equal(held[::3], held[1::3]) and np.array_equal(held[::3], held[2::3])
+    np.testing.assert_array_equal(held, hold_out(items, fraction, 1))
+    assert not np.array_equal(held, hold_out(items, fraction, 2))
+
+
+def test_column_statistics_are_those_of_the_given_rows_and_a_constant_column_is_not_divided_by_zero():
+    data = np.random.default_rng(0).normal(3, 2, (1000, 4)).astype(np.float32)
+    data[:, 3] = 5
+    rows = np.arange(0, 1000, 3)
+    mean, deviation = column_statistics(data, rows, chunk=64)
+    np.testing.assert_allclose(mean, data[rows].mean(0), rtol=1e-5)
+    np.testing.assert_allclose(deviation[:3], data[rows, :3].std(0), rtol=1e-4)
+    assert deviation[3] == 1
+
+
+def test_the_bootstrap_interval_holds_the_mean_and_shrinks_with_more_particles():
+    values = np.random.default_rng(0).normal(1, 1, 4000)
+    few, many = (bootstrap_interval(v, 1) for v in (values[:100], values))
+    assert few[0] < values[:100].mean() < few[1] and many[1] - many[0] == pytest.approx(4 * 1 / np.sqrt(4000), rel=0.15)
+    assert few[1] - few[0] > 4 * (many[1] - many[0])
+
+
+def test_the_verdict_supports_heterogeneity_only_when_the_whole_interval_lies_above_zero():
+    assert verdict(0.5, 0.1, 0.9).startswith("Heterogeneity supported: ") and "0.5 nats a particle (95 % interval 0.1 to 0.9)" in verdict(0.5, 0.1, 0.9)
+    assert verdict(0.5, -0.1, 0.9).startswith("Heterogeneity not supported: ")

@@ -1,0 +1,178 @@
+"""Whole train runs: recovery of what was simulated, and that a run can be stopped, killed, repeated and continued."""
+import csv
+import json
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+from conftest import QUICK, gmmhet, gmmhet_process, simulated, training
+from scipy.stats import spearmanr
+
+from gmmhet.engine import rundir
+from gmmhet.engine.io.particles import read_particles
+from gmmhet.engine.training.batches import Items
+from gmmhet.engine.training.model import load_model
+from gmmhet.engine.training.train import hold_out
+
+
+def latents(folder):
+    with np.load(folder / rundir.LATENTS) as data:
+        return dict(data)
+
+
+def summary(folder):
+    return json.load(open(folder / rundir.SUMMARY))
+
+
+def same_latents(a, b):
+    """The share of the spread of z by which two runs differ, and their ids."""
+    first, second = latents(a), latents(b)
+    np.testing.assert_array_equal(first["id"], second["id"])
+    np.testing.assert_array_equal(first["held_out"], second["held_out"])
+    return np.abs(first["z"] - second["z"]).max() / first["z"].std()
+
+
+@pytest.fixture(scope="module")
+def hinge_score(hinge, hinge_run):
+    assert gmmhet("score", "--out", hinge / "score", "--model", hinge_run, "--truth", hinge / "set") == 0
+    return summary(hinge / "score")
+
+
+# ---- recovery
+
+def test_a_hinge_s_angle_is_recovered_to_most_of_the_oracle(hinge_score):
+    assert hinge_score["oracle"]["r2"] > 0.5
+    assert hinge_score["fraction_of_oracle"]["r2"] > 0.75 and hinge_score["fraction_of_oracle"]["rank_correlation"] > 0.85
+
+
+def test_the_held_out_particles_support_the_hinge(hinge_run):
+    found = summary(hinge_run)
+    assert found["held_out_evidence_interval"][0] > 0 and found["verdict"].startswith("Heterogeneity supported")
+    assert found["held_out"] == 100 and found["particles"] == 1000
+
+
+def test_the_decoded_motion_is_in_the_arm(hinge, hinge_run):
+    model, z = load_model(str(hinge_run)), latents(hinge_run)["z"]
+    spread = model.decode(z[:300])[0].std(0)
+    motion = np.sqrt((spread**2).sum(1))
+    with np.load(hinge / "set" / rundir.TRUTH) as truth:
+        core, arm = (truth["centers"][truth["part"] == part] for part in (0, 1))
+    distance = [np.linalg.norm(model.neutral.centers[:, None] - part[None], axis=-1).min(1) for part in (core, arm)]
+    in_arm = distance[1] < distance[0]
+    assert motion[in_arm].mean() > 2 * motion[~in_arm].mean()
+
+
+def test_a_homogeneous_set_stays_still_and_its_verdict_says_so(tmp_path_factory, hinge_run):
+    folder = simulated(tmp_path_factory.mktemp("null"), "null", 1000, 0.2)
+    assert gmmhet("train", "--out", folder / "train", *training(folder, epochs=15)) == 0
+    still, moving = summary(folder / "train"), summary(hinge_run)
+    assert still["motion_rms_angst"] < 0.2 * moving["motion_rms_angst"]
+    assert still["held_out_evidence"] < 0.2 * moving["held_out_evidence"]
+    assert still["held_out_evidence_interval"][0] < 0.02
+
+
+def test_latent_points_say_how_sure_they_are(hinge_run):
+    found = latents(hinge_run)
+    assert found["z"].shape == found["z_std"].shape == (1000, 4) and np.all(found["z_std"] > 0) and np.all(found["z_std"] < 1.5)
+    assert found["agreement"].mean() > found["neutral_agreement"].mean()
+    assert abs(spearmanr(found["z"][:, 0], np.arange(1000))[0]) < 0.1
+
+
+def test_the_history_has_a_row_per_epoch_and_the_best_one_is_kept(hinge_run):
+    rows, found = list(csv.DictReader(open(hinge_run / rundir.HISTORY))), summary(hinge_run)
+    assert [int(r["epoch"]) for r in rows] == list(range(1, found["epochs"] + 1))
+    held = [float(r["held_out_gain"]) for r in rows]
+    assert found["best_epoch"] == 1 + int(np.argmax(held)) and found["held_out_gain"] == pytest.approx(max(held))
+
+
+# ---- the same again
+
+def test_the_same_seed_gives_the_same_latent_points_and_another_seed_others(small, small_run, tmp_path):
+    assert gmmhet("train", "--out", tmp_path / "again", *training(small, **QUICK)) == 0
+    assert same_latents(small_run, tmp_path / "again") < 1e-3
+    assert gmmhet("train", "--out", tmp_path / "other", *training(small, **QUICK, seed=2)) == 0
+    assert not np.array_equal(latents(small_run)["held_out"], latents(tmp_path / "other")["held_out"])
+
+
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_a_run_paused_after_each_epoch_and_resumed_ends_like_an_uninterrupted_one(small, small_run, tmp_path, preset):
+    flags = training(small, **QUICK, preset=preset)
+    whole = small_run
+    if preset != "default":
+        whole = tmp_path / "whole"
+        assert gmmhet("train", "--out", whole, *flags) == 0
+    out = tmp_path / "parts"
+    for pause in (0, 1):
+        assert gmmhet("train", "--out", out, *flags, "--pause-after-epoch", pause, "--resume") == 0
+        assert not (out / rundir.SUMMARY).exists()
+    assert gmmhet("train", "--out", out, *flags, "--resume") == 0
+    assert same_latents(whole, out) < 1e-3
+    assert summary(whole)["held_out_gain"] == pytest.approx(summary(out)["held_out_gain"], rel=1e-3, abs=1e-4)
+
+
+def test_a_killed_run_resumes_and_ends_like_an_uninterrupted_one(small, tmp_path):
+    flags = training(small, epochs=6, patience=6, latent_steps=1)
+    process = gmmhet_process("train", "--out", tmp_path / "killed", *flags)
+    checkpoint, deadline = tmp_path / "killed" / rundir.WORK / "checkpoint.npz", time.monotonic() + 240
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    told = process.communicate()[0]
+    assert checkpoint.exists(), told
+    assert process.returncode == -signal.SIGKILL and not (tmp_path / "killed" / rundir.SUMMARY).exists()
+    assert gmmhet("train", "--out", tmp_path / "killed", *flags, "--resume") == 0
+    assert "resumed after epoch" in (tmp_path / "killed" / rundir.LOG).read_text()
+    assert gmmhet("train", "--out", tmp_path / "whole", *flags) == 0
+    assert same_latents(tmp_path / "whole", tmp_path / "killed") < 1e-3
+
+
+def test_a_run_continues_from_the_networks_of_an_earlier_one(small, small_run, tmp_path):
+    assert gmmhet("train", "--out", tmp_path / "out", *training(small, epochs=1, latent_steps=1, learning_rate=1e-7, continue_from=small_run)) == 0
+    z = np.random.default_rng(0).normal(size=(3, 4))
+    for a, b in zip(load_model(str(small_run)).decode(z), load_model(str(tmp_path / "out")).decode(z)):
+        np.testing.assert_allclose(a, b, atol=1e-2)
+
+
+# ---- what may vary
+
+@pytest.mark.parametrize("vary", ["amplitude", "width", "position"])
+def test_only_the_columns_asked_for_vary(small, tmp_path, vary):
+    assert gmmhet("train", "--out", tmp_path / "out", *training(small, epochs=1, latent_steps=1, vary=vary, learning_rate=0.01)) == 0
+    model = load_model(str(tmp_path / "out"))
+    found = model.decode(np.random.default_rng(0).normal(size=(5, 4)))
+    for name, part, expected in zip(("position", "amplitude", "width"), found, (model.neutral.centers, model.neutral.amplitudes, model.neutral.widths)):
+        assert np.array_equal(part, np.broadcast_to(expected, part.shape)) == (name != vary)
+
+
+def test_only_the_region_asked_for_varies_and_the_ring_correlation_trains_too(small, tmp_path):
+    assert gmmhet("train", "--out", tmp_path / "out", *training(small, epochs=1, latent_steps=1, region="sphere:17,0,41,25", objective="frc", learning_rate=0.01)) == 0
+    model = load_model(str(tmp_path / "out"))
+    inside = np.linalg.norm(model.neutral.centers - [17, 0, 41], axis=1) <= 25
+    np.testing.assert_array_equal(model.free, inside)
+    moved = np.abs(model.decode(np.ones((1, 4)))[0][0] - model.neutral.centers).max(1) > 0
+    np.testing.assert_array_equal(moved, inside)
+
+
+# ---- what goes wrong
+
+@pytest.mark.parametrize("where", ["learned from", "held out"])
+def test_an_image_that_spoils_the_agreement_stops_training_and_is_named(small, tmp_path, capsys, monkeypatch, where):
+    out, flags = tmp_path / "out", training(small, **QUICK)
+    assert gmmhet("train", "--out", out, *flags, "--pause-after-epoch", 1) == 0
+    particles, batch = read_particles(str(small / "set" / rundir.STAR)), Items.batch
+    row = np.flatnonzero(hold_out(Items(particles), 0.1, 1) == (where == "held out"))[3]
+
+    def spoiled(self, chosen):
+        images, *rest = batch(self, chosen)
+        images[self.row[chosen] == row] = np.inf
+        return images, *rest
+    monkeypatch.setattr(Items, "batch", spoiled)
+    capsys.readouterr()
+    assert gmmhet("train", "--out", out, *flags, "--resume") == 1
+    told = capsys.readouterr().err
+    named = told.split("the agreement became NaN in epoch 2 at particles ")[1].split(":")[0].split(", ")
+    assert str(particles.ids[row]) in named and not (out / rundir.SUMMARY).exists()
+    monkeypatch.undo()
+    assert gmmhet("train", "--out", out, *flags, "--resume") == 0
