@@ -94,16 +94,17 @@ class TrainConfig(Common):
     latent_dim: int = param(4, "Dimension of the latent space.", low=1, high=64)
     objective: str = param("likelihood", "likelihood: whitened images, CTF-multiplied model; frc: Fourier ring correlation as in the paper.",
                            choices=("likelihood", "frc"))
-    preset: str = param("default", "paper: networks, objective and learning rate of Chen & Ludtke; default: what measured best.",
+    preset: str = param("default", "paper: networks, objective, learning rate and batch of Chen & Ludtke, for the parameters that you leave at their "
+                        "default; default: what measured best.",
                         choices=("default", "paper"))
     continue_from: str = param("", "Folder of an earlier 'train' run whose networks this run starts from.", path=True)
     resolution: float = param(0.0, "Target resolution; 0 takes the neutral model's.", low=0.0, high=200.0, unit="Å")
     rescale_map: bool = param(False, "Use the neutral model although its pixel size is not the particles'.", expert=True)
-    epochs: int = param(30, "Most passes through the particles; training stops earlier when held-out agreement no longer improves.",
+    epochs: int = param(20, "Most passes through the particles; training stops earlier when held-out agreement no longer improves.",
                         low=1, high=10000)
     patience: int = param(3, "Epochs without a better held-out agreement before training stops.", low=1, high=1000, expert=True)
-    batch_size: int = param(32, "Particles per optimizer step.", low=1, high=4096)
-    learning_rate: float = param(3e-4, "ADAM learning rate at the start.", low=1e-7, high=1.0, expert=True)
+    batch_size: int = param(64, "Particles per optimizer step.", low=1, high=4096)
+    learning_rate: float = param(1e-3, "ADAM learning rate at the start.", low=1e-7, high=1.0, expert=True)
     held_out: float = param(0.1, "Fraction of the particles the networks never see; they measure agreement honestly.",
                             low=0.01, high=0.9, expert=True)
     smoothness: float = param(12.0, "Distance over which neighbouring Gaussians move together; 0 leaves each free.",
@@ -111,10 +112,10 @@ class TrainConfig(Common):
     amplitude_cost: float = param(10.0, "What it costs to change amplitudes, for the molecule's whole mass: motion is then explained by moving "
                                   "Gaussians and not by fading them here and there. 0 makes both alike.",
                                   low=0.0, high=1e6, unit="nats", expert=True)
-    latent_noise: float = param(0.1, "Standard deviation of the noise on z while training.", low=0.0, high=10.0, expert=True)
+    latent_noise: float = param(0.1, "Standard deviation of the noise on z while training with the paper's networks; the default learns it per particle.", low=0.0, high=10.0, expert=True)
     mask_diameter: float = param(0.0, "Diameter of the soft circular mask on the particles; 0 takes it from the neutral model.",
                                  low=0.0, unit="Å", expert=True)
-    latent_steps: int = param(4, "Gauss-Newton steps on each particle's z after training, with the decoder fixed; 0 keeps the encoder's z.",
+    latent_steps: int = param(2, "Gauss-Newton steps on each particle's z after training, with the decoder fixed; 0 keeps the encoder's z.",
                               low=0, high=100, expert=True)
     pause_after_epoch: int = param(-1, "End this call after so many epochs in all, to be continued with --resume; 0 only prepares, -1 runs to the end.",
                                    low=-1, expert=True)
@@ -166,6 +167,17 @@ class ScoreConfig(Common):
     model: str = param("", "Folder of a 'train' run.", path=True)
     truth: str = param("", "Folder of the 'simulate' run that made the particles.", path=True)
     analysis: str = param("", "Folder of an 'analyze' run, whose clusters are scored too.", path=True)
+
+
+#: what a preset of the train stage sets, unless the parameter was changed from its default; networks are in training.heterogeneity
+PRESETS = {"default": {}, "paper": dict(objective="frc", learning_rate=1e-4, batch_size=8, smoothness=0.0, latent_noise=0.01,
+                                        amplitude_cost=0.0, latent_steps=0)}
+
+
+def with_preset(config):
+    """The parameters of the train stage with those of its preset in place of defaults."""
+    defaults = {f.name: f.default for f in fields(config)}
+    return dataclasses.replace(config, **{k: v for k, v in PRESETS[config.preset].items() if getattr(config, k) == defaults[k]})
 
 
 def parameters(cls) -> List[dataclasses.Field]:

@@ -16,7 +16,7 @@ from gmmhet.engine.training.model import assign
 
 #: networks of the presets; the paper's are from its Methods
 NETWORKS = {
-    "default": dict(hidden=[512, 512, 512], dropout=0.0, batch_norm=False, l2=0.0, variational=True, encoder_scale=1.0),
+    "default": dict(hidden=[256, 256], dropout=0.0, batch_norm=False, l2=0.0, variational=True, encoder_scale=1.0),
     "paper": dict(hidden=[512, 512, 512, 512], dropout=0.3, batch_norm=True, l2=1e-3, variational=False, encoder_scale=0.1),
 }
 WARM_UP_EPOCHS, CLIP_NORM = 2, 10.0

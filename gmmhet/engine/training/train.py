@@ -4,7 +4,7 @@ import os
 import numpy as np
 
 from gmmhet.engine import rundir
-from gmmhet.engine.config import COLUMNS, ConfigError, required
+from gmmhet.engine.config import COLUMNS, ConfigError, required, with_preset
 from gmmhet.engine.gmm.mixture import Mixture
 from gmmhet.engine.gmm.regions import asymmetric_unit, region_mask
 from gmmhet.engine.io.particles import read_particles
@@ -63,6 +63,7 @@ def hold_out(items, fraction, seed):
 def train(config, run):
     """Run the train stage (see `gmmhet train --help`)."""
     required(config, "particles", "gmm")
+    config = with_preset(config)
     particles = read_particles(config.particles)
     if len(particles) < 10:
         raise ConfigError("%s holds %d particles; at least 10 are needed to train" % (config.particles, len(particles)))
