@@ -3,7 +3,7 @@ import json
 import os
 
 import numpy as np
-from sklearn.mixture import GaussianMixture
+from sklearn.cluster import KMeans
 
 from gmmhet.engine import rundir
 from gmmhet.engine.config import ConfigError, required
@@ -96,7 +96,7 @@ def _phantom(kind, data):
 
 
 def _clusters(config, latents):
-    """Cluster label of every particle: from an analyze run where one is given, else a Gaussian mixture with as many parts as states."""
+    """Cluster label of every particle: from an analyze run where one is given, else k-means with as many clusters as there are states."""
     if config.analysis:
         problem = rundir.missing_run(config.analysis, "analyze")
         if problem:
@@ -104,4 +104,4 @@ def _clusters(config, latents):
         with np.load(os.path.join(config.analysis, rundir.EMBEDDING)) as data:
             label = dict(zip(data["id"].tolist(), data["label"].tolist()))
         return np.array([label[i] for i in latents["id"].tolist()])
-    return GaussianMixture(len(ASSEMBLY_STATES), n_init=5, random_state=0).fit_predict(latents["z"])
+    return KMeans(len(ASSEMBLY_STATES), n_init=10, random_state=0).fit_predict(latents["z"])
