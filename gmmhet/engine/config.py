@@ -125,7 +125,7 @@ class TrainConfig(Common):
 class RefineConfig(Common):
     particles: str = param("", "RELION star file of posed particles.", path=True)
     model: str = param("", "Folder of a 'train' run.", path=True)
-    steps: int = param(4, "Gauss-Newton steps per particle.", low=1, high=100)
+    steps: int = param(8, "Gauss-Newton steps per particle; errors of 2° and 2 px need about 8.", low=1, high=100)
     sigma_angle: float = param(3.0, "Expected error of the orientations (standard deviation of the prior).", low=0.01, high=30.0, unit="°")
     sigma_shift: float = param(3.0, "Expected error of the shifts (standard deviation of the prior).", low=0.01, high=100.0, unit="Å")
     batch_size: int = param(32, "Particles per step.", low=1, high=4096, expert=True)

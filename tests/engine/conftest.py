@@ -8,7 +8,7 @@ import pytest
 from gmmhet.engine.cli import main
 
 #: a train run whose quality does not matter
-QUICK = dict(epochs=2, latent_steps=1)
+QUICK = dict(epochs=2, latent_steps=1, latent_dim=2)
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 

@@ -80,7 +80,7 @@ def test_wrong_flags_end_with_status_2_and_name_the_flag(arguments, says, capsys
 
 
 def test_a_list_that_starts_with_a_negative_number_is_a_value_and_not_a_flag(refused, small_run):
-    refused("reconstruct", "--model", small_run, "--near", "-0.5,1", says="--near must have 4 numbers, one per latent dimension, got 2 ('-0.5,1')")
+    refused("reconstruct", "--model", small_run, "--near", "-0.5,1,2", says="--near must have 2 numbers, one per latent dimension, got 3 ('-0.5,1,2')")
 
 
 def test_without_out_a_stage_is_refused(capsys):
@@ -283,7 +283,7 @@ def test_refining_particles_of_another_size_is_refused_with_both(refused, small_
 
 
 def test_continuing_from_a_model_of_another_shape_is_refused_before_any_long_work(refused, small, small_run):
-    refused("train", *training(small), "--continue-from", small_run, "--latent-dim", 2, says="was trained with latent_dim 4, this run has 2: give the same")
+    refused("train", *training(small), "--continue-from", small_run, "--latent-dim", 3, says="was trained with latent_dim 2, this run has 3: give the same")
 
 
 def test_scoring_particles_that_the_truth_does_not_know_is_refused(refused, small_run, tmp_path, small):

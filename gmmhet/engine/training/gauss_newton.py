@@ -24,10 +24,7 @@ def refine(residual, start, mean, precision, steps, delta):
     def prior_cost(x):
         return 0.5 * tf.einsum("bq,qp,bp->b", x - mean, precision, x - mean)
 
-    x, r = start, residual(start)
-    damping = tf.fill([tf.shape(start)[0]], 1e-3)
-    curvature = tf.zeros([tf.shape(start)[0], size, size])
-    for _ in range(steps):
+    def step(x, r, damping, _):
         columns = [(residual(x + delta * tf.one_hot(i, size)) - r) / delta[i] for i in range(size)]
         jacobian = tf.stack(columns, axis=2)
         curvature = tf.matmul(jacobian, jacobian, transpose_a=True)
@@ -38,6 +35,10 @@ def refine(residual, start, mean, precision, steps, delta):
         trial_r = residual(trial)
         better = 0.5 * tf.reduce_sum(trial_r**2, 1) + prior_cost(trial) < 0.5 * tf.reduce_sum(r**2, 1) + prior_cost(x)
         x, r = tf.where(better[:, None], trial, x), tf.where(better[:, None], trial_r, r)
-        damping = tf.where(better, damping * 0.3, damping * 10.0)
+        return x, r, tf.where(better, damping * 0.3, damping * 10.0), curvature
+
+    batch = tf.shape(start)[0]
+    begin = start, residual(start), tf.fill([batch], 1e-3), tf.zeros([batch, size, size])
+    x, r, _, curvature = tf.while_loop(lambda *_: True, step, begin, maximum_iterations=steps)
     alone = 0.5 * tf.reduce_sum(r**2, 1)
     return x, alone + prior_cost(x), alone, curvature

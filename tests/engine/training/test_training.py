@@ -96,14 +96,9 @@ def test_the_same_seed_gives_the_same_latent_points_and_another_seed_others(smal
     assert not np.array_equal(latents(small_run)["held_out"], latents(tmp_path / "other")["held_out"])
 
 
-@pytest.mark.parametrize("preset", ["default", "paper"])
-def test_a_run_paused_after_each_epoch_and_resumed_ends_like_an_uninterrupted_one(small, small_run, tmp_path, preset):
-    flags = training(small, **QUICK, preset=preset)
-    whole = small_run
-    if preset != "default":
-        whole = tmp_path / "whole"
-        assert gmmhet("train", "--out", whole, *flags) == 0
-    out = tmp_path / "parts"
+def test_a_run_paused_after_preparation_and_each_epoch_and_resumed_ends_like_an_uninterrupted_one(small, tmp_path):
+    flags, whole, out = training(small, **QUICK, preset="paper"), tmp_path / "whole", tmp_path / "parts"
+    assert gmmhet("train", "--out", whole, *flags) == 0
     for pause in (0, 1):
         assert gmmhet("train", "--out", out, *flags, "--pause-after-epoch", pause, "--resume") == 0
         assert not (out / rundir.SUMMARY).exists()
@@ -113,7 +108,7 @@ def test_a_run_paused_after_each_epoch_and_resumed_ends_like_an_uninterrupted_on
 
 
 def test_a_killed_run_resumes_and_ends_like_an_uninterrupted_one(small, tmp_path):
-    flags = training(small, epochs=6, patience=6, latent_steps=1)
+    flags = training(small, epochs=6, patience=6, latent_steps=1, latent_dim=2)
     process = gmmhet_process("train", "--out", tmp_path / "killed", *flags)
     checkpoint, deadline = tmp_path / "killed" / rundir.WORK / "checkpoint.npz", time.monotonic() + 240
     while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
@@ -129,29 +124,29 @@ def test_a_killed_run_resumes_and_ends_like_an_uninterrupted_one(small, tmp_path
 
 
 def test_a_run_continues_from_the_networks_of_an_earlier_one(small, small_run, tmp_path):
-    assert gmmhet("train", "--out", tmp_path / "out", *training(small, epochs=1, latent_steps=1, learning_rate=1e-7, continue_from=small_run)) == 0
-    z = np.random.default_rng(0).normal(size=(3, 4))
+    assert gmmhet("train", "--out", tmp_path / "out", *training(small, epochs=1, latent_steps=1, latent_dim=2, learning_rate=1e-7, continue_from=small_run)) == 0
+    z = np.random.default_rng(0).normal(size=(3, 2))
     for a, b in zip(load_model(str(small_run)).decode(z), load_model(str(tmp_path / "out")).decode(z)):
         np.testing.assert_allclose(a, b, atol=1e-2)
 
 
 # ---- what may vary
 
-@pytest.mark.parametrize("vary", ["amplitude", "width", "position"])
+@pytest.mark.parametrize("vary", ["amplitude", "position,width"])
 def test_only_the_columns_asked_for_vary(small, tmp_path, vary):
-    assert gmmhet("train", "--out", tmp_path / "out", *training(small, epochs=1, latent_steps=1, vary=vary, learning_rate=0.01)) == 0
+    assert gmmhet("train", "--out", tmp_path / "out", *training(small, epochs=1, latent_steps=1, latent_dim=2, vary=vary, learning_rate=0.01)) == 0
     model = load_model(str(tmp_path / "out"))
-    found = model.decode(np.random.default_rng(0).normal(size=(5, 4)))
+    found = model.decode(np.random.default_rng(0).normal(size=(5, 2)))
     for name, part, expected in zip(("position", "amplitude", "width"), found, (model.neutral.centers, model.neutral.amplitudes, model.neutral.widths)):
-        assert np.array_equal(part, np.broadcast_to(expected, part.shape)) == (name != vary)
+        assert np.array_equal(part, np.broadcast_to(expected, part.shape)) == (name not in vary)
 
 
 def test_only_the_region_asked_for_varies_and_the_ring_correlation_trains_too(small, tmp_path):
-    assert gmmhet("train", "--out", tmp_path / "out", *training(small, epochs=1, latent_steps=1, region="sphere:17,0,41,25", objective="frc", learning_rate=0.01)) == 0
+    assert gmmhet("train", "--out", tmp_path / "out", *training(small, epochs=1, latent_steps=1, latent_dim=2, region="sphere:17,0,41,25", objective="frc", learning_rate=0.01)) == 0
     model = load_model(str(tmp_path / "out"))
     inside = np.linalg.norm(model.neutral.centers - [17, 0, 41], axis=1) <= 25
     np.testing.assert_array_equal(model.free, inside)
-    moved = np.abs(model.decode(np.ones((1, 4)))[0][0] - model.neutral.centers).max(1) > 0
+    moved = np.abs(model.decode(np.ones((1, 2)))[0][0] - model.neutral.centers).max(1) > 0
     np.testing.assert_array_equal(moved, inside)
 
 
@@ -174,5 +169,6 @@ def test_an_image_that_spoils_the_agreement_stops_training_and_is_named(small, t
     told = capsys.readouterr().err
     named = told.split("the agreement became NaN in epoch 2 at particles ")[1].split(":")[0].split(", ")
     assert str(particles.ids[row]) in named and not (out / rundir.SUMMARY).exists()
-    monkeypatch.undo()
-    assert gmmhet("train", "--out", out, *flags, "--resume") == 0
+    if where == "held out":
+        monkeypatch.undo()
+        assert gmmhet("train", "--out", out, *flags, "--resume") == 0
