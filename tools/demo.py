@@ -156,7 +156,7 @@ def run_phases(project, particles, consensus, options):
     done = {}
     fit = connect(project.newProtocol(gmm.GmmHetProtFit, resolution=16.0), inputVolume=(consensus, "outputVolume"))
     done["fit"] = launch(project, fit, "Fit: the neutral Gaussian model")
-    train = connect(project.newProtocol(gmm.GmmHetProtTrain, vary="position", epochs=options.epochs),
+    train = connect(project.newProtocol(gmm.GmmHetProtTrain, epochs=options.epochs),
                     inputParticles=(particles, "outputParticles"), inputGaussians=(done["fit"], "outputPseudoAtoms"))
     done["train"] = launch(project, train, "Train: one latent point per particle, and the decoder")
     refine = connect(project.newProtocol(gmm.GmmHetProtRefine), inputParticles=(done["train"], "outputParticles"))
