@@ -59,7 +59,7 @@ def read_config(arguments):
 
 def joined(arguments):
     """Arguments in which a value that starts like a negative number, such as ``-0.5,1``, is tied to its flag: it is no flag itself."""
-    found = []
+    found: list[str] = []
     for word in arguments:
         if found and re.match(r"--[a-z-]+$", found[-1]) and re.match(r"-[\d.]", word):
             found[-1] += "=" + word
