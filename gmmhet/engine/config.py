@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 from dataclasses import dataclass, field, fields
 from typing import Any, Dict, List
 
@@ -196,6 +197,8 @@ def flag(name: str) -> str:
 def problems(config) -> List[str]:
     """Sentences about every value outside its range or choices; empty when the parameters are sound."""
     found = []
+    if not re.fullmatch(r"auto|none|\d+(,\d+)*", config.gpus.replace(" ", "")):
+        found.append("--gpus must be 'auto', 'none' or ids such as '0,1', got '%s'." % config.gpus)
     for f in fields(config):
         value, m = getattr(config, f.name), f.metadata
         unit = " " + m["unit"] if m["unit"] else ""

@@ -94,3 +94,9 @@ def test_parameters_a_stage_cannot_do_without_are_named_together():
 
 def test_flags_use_dashes():
     assert cfg.flag("n_gaussians") == "--n-gaussians"
+
+
+@pytest.mark.parametrize("gpus", ["foo", "0,", "-1", "0 and 1"])
+def test_gpus_that_are_no_ids_are_refused(gpus):
+    assert cfg.problems(cfg.FitConfig(gpus=gpus)) == ["--gpus must be 'auto', 'none' or ids such as '0,1', got '%s'." % gpus]
+    assert not cfg.problems(cfg.FitConfig(gpus="0, 1"))

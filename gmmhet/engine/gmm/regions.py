@@ -3,6 +3,7 @@ import os
 
 import numpy as np
 
+from gmmhet.engine.imaging.pose import symmetry_matrices
 from gmmhet.engine.io.volumes import read_map
 
 
@@ -87,7 +88,6 @@ def asymmetric_unit(centers, amplitudes, group):
     -------
     bool array [N].
     """
-    from gmmhet.engine.imaging.pose import symmetry_matrices
     copies = len(symmetry_matrices(group))
     dihedral = group.strip().lower().startswith("d")
     sector = 360.0 / (copies // 2 if dihedral else copies)
@@ -98,3 +98,18 @@ def asymmetric_unit(centers, amplitudes, group):
     cut = (np.argmin(smooth) + 0.5) / bins * sector
     inside = (azimuth - cut) % 360.0 >= 360.0 - sector
     return inside & (centers[:, 2] >= 0) if dihedral else inside
+
+
+def symmetry_correlation(mixture, group, width_angst):
+    """How alike a mixture is to itself turned by the point group: the least correlation over the group's matrices, 1 for a symmetric one.
+
+    Both are blurred to `width_angst` (standard deviation), so that it asks for the same shape and not for the same Gaussians.
+    """
+    def overlap(turned):
+        total = 0.0
+        for i in range(0, len(turned), 1024):
+            distance2 = np.sum((turned[i:i + 1024, None] - mixture.centers[None]) ** 2, axis=-1)
+            total += float(mixture.amplitudes[i:i + 1024] @ np.exp(-0.25 * distance2 / width_angst**2) @ mixture.amplitudes)
+        return total
+    own = overlap(mixture.centers)
+    return min(overlap(mixture.centers @ matrix.T) / own for matrix in symmetry_matrices(group))

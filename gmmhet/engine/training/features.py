@@ -48,7 +48,8 @@ def compute_features(path, items, agreement, deformation, batch_size=64):
         gradient, value = gradients(*batch)
         features[chosen], values[chosen] = gradient.numpy(), value.numpy()
     features.flush()
-    np.save(values_path, values)
+    np.save(values_path + ".tmp.npy", values)
+    os.replace(values_path + ".tmp.npy", values_path)
     return np.load(path, mmap_mode="r"), values
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from gmmhet.engine import rundir
 from gmmhet.engine.config import COLUMNS, ConfigError, required, with_preset
 from gmmhet.engine.gmm.mixture import Mixture
-from gmmhet.engine.gmm.regions import asymmetric_unit, region_mask
+from gmmhet.engine.gmm.regions import asymmetric_unit, region_mask, symmetry_correlation
 from gmmhet.engine.io.particles import read_particles
 from gmmhet.engine.log import log
 from gmmhet.engine.training.batches import Items
@@ -15,6 +15,9 @@ from gmmhet.engine.training.features import column_statistics, compute_features
 from gmmhet.engine.training.heterogeneity import NETWORKS, Trainer
 from gmmhet.engine.training.latents import latent_prior, refine_latents, unit_prior
 from gmmhet.engine.training.model import HeterogeneityModel, load_model
+
+#: below this correlation with itself turned, a neutral model is not taken for symmetric
+SYMMETRY_DOUBT = 0.9
 
 
 def load_neutral(folder, particles, rescale):
@@ -46,11 +49,20 @@ def parse_columns(vary):
 
 
 def free_gaussians(config, neutral):
-    """Gaussians that may vary: the region, within one asymmetric unit when there is symmetry."""
+    """Gaussians that may vary: the region; without one all, or one asymmetric unit when there is symmetry."""
     free = region_mask(config.region, neutral.centers)
     if config.symmetry.lower() != "c1" and not config.region:
         free = asymmetric_unit(neutral.centers, neutral.amplitudes, config.symmetry)
     return free
+
+
+def _doubt_symmetry(group, neutral, resolution_angst):
+    """Warn when the neutral model does not have the symmetry that is asked for."""
+    if group.lower() != "c1":
+        alike = symmetry_correlation(neutral, group, resolution_angst / 2)
+        if alike < SYMMETRY_DOUBT:
+            log.warning("the neutral model does not look %s: turned by it, it correlates with itself by only %.2f. Is the map symmetric about the z "
+                        "axis, with that symmetry?", group, alike)
 
 
 def hold_out(items, fraction, seed):
@@ -70,6 +82,7 @@ def train(config, run):
     columns = parse_columns(config.vary)
     neutral, fitted_resolution = load_neutral(config.gmm, particles, config.rescale_map)
     free = free_gaussians(config, neutral)
+    _doubt_symmetry(config.symmetry, neutral, fitted_resolution)
     problem = config.continue_from and rundir.missing_run(config.continue_from, "train")
     if problem:
         raise ConfigError("--continue-from: " + problem)

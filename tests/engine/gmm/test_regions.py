@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from gmmhet.engine.gmm.regions import RegionError, asymmetric_unit, region_mask, sample_map
+from gmmhet.engine.gmm.mixture import Mixture
+from gmmhet.engine.gmm.regions import RegionError, asymmetric_unit, region_mask, sample_map, symmetry_correlation
 from gmmhet.engine.imaging.pose import symmetry_matrices
 from gmmhet.engine.io.volumes import write_map
 
@@ -109,3 +110,12 @@ def test_the_asymmetric_unit_of_separate_subunits_is_one_whole_subunit():
 
 def test_the_asymmetric_unit_of_c1_is_everything():
     assert asymmetric_unit(CENTERS, np.ones(4), "c1").all()
+
+
+def test_a_symmetric_model_is_told_from_one_that_is_not():
+    rng = np.random.default_rng(5)
+    unit = rng.normal(0, 20, (30, 3)) + [40, 0, 0]
+    centers = np.concatenate([unit @ matrix.T for matrix in symmetry_matrices("c3")]).astype(np.float32)
+    even = Mixture(centers, np.ones(90, np.float32), np.full(90, 4, np.float32))
+    assert symmetry_correlation(even, "c3", 6.0) == pytest.approx(1, abs=1e-4)
+    assert symmetry_correlation(even.select(slice(0, 40)), "c3", 6.0) < 0.8
