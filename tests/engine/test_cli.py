@@ -8,7 +8,7 @@ import sys
 import mrcfile
 import numpy as np
 import pytest
-from conftest import QUICK, ROOT, gmmhet, training
+from commands import QUICK, ROOT, gmmhet, training
 
 from gmmhet.engine import config as cfg
 from gmmhet.engine import rundir

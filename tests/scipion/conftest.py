@@ -1,7 +1,6 @@
 """A Scipion that knows this plugin, a project, and particles made by RELION, for the tests of the Scipion side."""
 import os
 import shutil
-import subprocess
 import sys
 
 import pytest
@@ -14,6 +13,7 @@ pytest.importorskip("pyworkflow", reason="Scipion is not installed")
 
 import synthetic
 from registered import register
+from steps import import_star, run_relion
 
 WORK = os.path.join(ROOT, "test_out", "scipion_tests")
 register(WORK)
@@ -56,33 +56,7 @@ def phantom(tmp_path_factory):
     return folder
 
 
-def run_relion(command, folder):
-    """Run a RELION program in `folder`."""
-    done = subprocess.run(command.split(), check=False, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True)
-    assert done.returncode == 0, done.stdout
-
-
 @pytest.fixture(scope="session")
 def imported(project, phantom):
     """The import protocol of the phantom's star file, finished; its output is `outputParticles`."""
     return import_star(project, os.path.join(phantom, "particles.star"), "import phantom")
-
-
-def import_star(project, star, label, pixel_size=synthetic.PIXEL_SIZE):
-    """Import a star file through Scipion and the RELION plugin."""
-    from pwem.protocols import ProtImportParticles
-    protocol = project.newProtocol(ProtImportParticles, importFrom=ProtImportParticles.IMPORT_FROM_RELION, starFile=star,
-                                   voltage=300.0, sphericalAberration=2.7, amplitudeContrast=0.1, magnification=10000,
-                                   samplingRate=pixel_size)
-    protocol.setObjLabel(label)
-    return launched(project, protocol)
-
-
-def launched(project, protocol):
-    """Run a protocol to its end; fails with the end of its log."""
-    project.launchProtocol(protocol, wait=True)
-    if not protocol.isFinished():
-        logs = [open(path, errors="replace").read()[-4000:] for path in protocol.getLogPaths()[:2] if os.path.exists(path)]
-        pytest.fail("%s: %s\n%s" % (protocol.getObjLabel(), protocol.getErrorMessage(), "\n".join(logs)))
-    return protocol

@@ -8,9 +8,9 @@ import mrcfile
 import numpy as np
 import pytest
 import synthetic
-from conftest import import_star, launched
 from pwem.objects import SetOfParticlesFlex
 from pyworkflow.protocol.constants import MODE_RESUME
+from steps import import_star, launched
 
 from gmmhet.engine import rundir
 

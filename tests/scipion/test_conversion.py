@@ -8,10 +8,10 @@ import mrcfile
 import numpy as np
 import pytest
 import synthetic
-from conftest import run_relion
 from emtable import Table
 from pwem.convert import transformations
 from pwem.objects import CTFModel, Particle, SetOfParticles, Transform, Volume
+from steps import run_relion
 
 from gmmhet import convert
 

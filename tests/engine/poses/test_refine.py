@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import gmmhet
+from commands import gmmhet
 
 from gmmhet.engine import rundir
 from gmmhet.engine.gmm.mixture import Mixture

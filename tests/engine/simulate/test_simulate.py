@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import gmmhet, simulated, training
+from commands import gmmhet, simulated, training
 
 from gmmhet.engine import rundir
 from gmmhet.engine.gmm.mixture import render

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import QUICK, gmmhet, gmmhet_process, simulated, training
+from commands import QUICK, gmmhet, gmmhet_process, simulated, training
 from scipy.stats import spearmanr
 
 from gmmhet.engine import rundir
