@@ -1,10 +1,14 @@
 """Which Gaussians may vary: regions given as a map, a sphere or a list."""
 import os
+import re
 
 import numpy as np
 
 from gmmhet.engine.imaging.pose import symmetry_matrices
 from gmmhet.engine.io.volumes import read_map
+
+#: files taken for maps; all others are lists
+MAP_NAMES = r"(?i)\.(mrc|mrcs|map|rec|ccp4)(\.gz|\.bz2)?$"
 
 
 class RegionError(ValueError):
@@ -16,7 +20,8 @@ def region_mask(spec, centers):
 
     Parameters
     ----------
-    spec : str; '' (all), 'sphere:x,y,z,radius' in Å from the box centre, an MRC mask map, or a text file of numbers from 1.
+    spec : str; '' (all), 'sphere:x,y,z,radius' in Å from the box centre, a mask map (.mrc, .map, ...; above 0.5 inside), or
+        any other file: a list of Gaussian numbers from 1.
     centers : array [N, 3], Å.
 
     Returns
@@ -30,18 +35,20 @@ def region_mask(spec, centers):
     """
     if not spec:
         return np.ones(len(centers), bool)
+    advice = "check its position (Å from the box centre, x,y,z)"
     if spec.startswith("sphere:"):
         inside = _in_sphere(spec, centers)
     elif not os.path.exists(spec):
         raise RegionError("region '%s' is neither an existing file nor 'sphere:x,y,z,radius'" % spec)
-    elif spec.endswith((".txt", ".csv")):
-        inside = _listed(spec, len(centers))
-    else:
+    elif re.search(MAP_NAMES, spec):
         volume, pixel_size = read_map(spec)
-        inside = sample_map(volume, pixel_size, centers) > 0.5
+        values = sample_map(volume, pixel_size, centers)
+        inside = values > 0.5
+        advice = "expected a mask from 0 to 1 that is above 0.5 inside, its largest value at a Gaussian is %.3g" % values.max()
+    else:
+        inside = _listed(spec, len(centers))
     if not inside.any():
-        raise RegionError("region '%s' selects none of the %d Gaussians: check its position (Å from the box centre, x,y,z)" % (
-            spec, len(centers)))
+        raise RegionError("region '%s' selects none of the %d Gaussians: %s" % (spec, len(centers), advice))
     return inside
 
 

@@ -135,11 +135,11 @@ class ParticleSet:
     def write_star(self, path):
         """Write a RELION 3.1 star file that keeps every column and optics group of the input.
 
-        Only angles and shifts are rewritten, and only when `with_poses` changed them; half sets likewise by `with_half`. Stacks in or below the new file's
-        folder are named relative to it, all others by their absolute path, so that RELION finds them from any working directory.
+        Only angles and shifts are rewritten, and only when `with_poses` changed them; half sets likewise by `with_half`. ``rlnImageId`` is
+        written also where the input had none, so that the particles of a subset keep their ids. Stacks in or below the new file's folder are named relative to it, all others by their absolute path, so that RELION finds them from any working directory.
         """
         table = as_relion31(self._table, self.pixel_size, self.box)
-        particles = table.particles.assign(rlnImageName=self._image_names(os.path.dirname(os.path.abspath(path))))
+        particles = table.particles.assign(rlnImageName=self._image_names(os.path.dirname(os.path.abspath(path))), rlnImageId=self.ids)
         if self._poses_changed:
             particles = particles.assign(**dict(zip(ANGLES, (np.round(a, 6) for a in euler_from_rotation(self.rotation)))))
         origins = np.round(-self.shift_angst.astype(np.float64), 6) + 0.0

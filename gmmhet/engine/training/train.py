@@ -14,7 +14,7 @@ from gmmhet.engine.training.calibrate import calibrate
 from gmmhet.engine.training.features import column_statistics, compute_features
 from gmmhet.engine.training.heterogeneity import NETWORKS, Trainer
 from gmmhet.engine.training.latents import latent_prior, refine_latents, unit_prior
-from gmmhet.engine.training.model import HeterogeneityModel, load_model
+from gmmhet.engine.training.model import SETTINGS, HeterogeneityModel
 
 #: below this correlation with itself turned, a neutral model is not taken for symmetric
 SYMMETRY_DOUBT = 0.9
@@ -83,9 +83,8 @@ def train(config, run):
     neutral, fitted_resolution = load_neutral(config.gmm, particles, config.rescale_map)
     free = free_gaussians(config, neutral)
     _doubt_symmetry(config.symmetry, neutral, fitted_resolution)
-    problem = config.continue_from and rundir.missing_run(config.continue_from, "train")
-    if problem:
-        raise ConfigError("--continue-from: " + problem)
+    if config.continue_from:
+        _check_continued(config, columns)
     run.create()
     os.makedirs(run(rundir.WORK), exist_ok=True)
     items = Items(particles, config.symmetry)
@@ -111,7 +110,7 @@ def train(config, run):
 def _trainer(config, run, items, model, held_out):
     """Features, standardisation, earlier networks and the last checkpoint."""
     if config.continue_from:
-        _continue_from(config.continue_from, model)
+        model.load_weights(os.path.join(config.continue_from, rundir.MODEL))
     trainer = Trainer(model, items, None, None, held_out, config, run)
     trainer.features, trainer.neutral = compute_features(run(rundir.WORK, "gradients.npy"), items, trainer.agreement, model.deformation)
     mean, deviation = column_statistics(trainer.features, np.flatnonzero(~held_out))
@@ -121,13 +120,19 @@ def _trainer(config, run, items, model, held_out):
     return trainer
 
 
-def _continue_from(folder, model):
-    earlier = load_model(folder)
-    for name in ("columns", "latent_dim", "hidden", "variational"):
-        if earlier.settings[name] != model.settings[name]:
-            raise ConfigError("--continue-from %s was trained with %s %s, this run has %s: give the same" % (
-                folder, name, earlier.settings[name], model.settings[name]))
-    model.load_weights(os.path.join(folder, rundir.MODEL))
+def _check_continued(config, columns):
+    """Refuse an earlier run whose networks do not fit this one."""
+    folder = config.continue_from
+    problem = rundir.missing_run(folder, "train")
+    if problem:
+        raise ConfigError("--continue-from: " + problem)
+    earlier = rundir.read_json(os.path.join(folder, rundir.MODEL, SETTINGS))
+    network = NETWORKS[config.preset]
+    wanted = {"--vary": ("columns", list(columns)), "--latent-dim": ("latent_dim", config.latent_dim),
+              "--preset (hidden layers)": ("hidden", network["hidden"]), "--preset (variational)": ("variational", network["variational"])}
+    for words, (name, value) in wanted.items():
+        if earlier[name] != value:
+            raise ConfigError("--continue-from %s was trained with %s %s, this run has %s: give the same" % (folder, words, earlier[name], value))
 
 
 def _finish(config, run, trainer):
@@ -139,14 +144,15 @@ def _finish(config, run, trainer):
     held = trainer.held_out
     np.savez(run(rundir.LATENTS), id=items.ids, copy=items.copy, held_out=held, encoded=encoded, **found)
     motion = motion_rms(model, found["z"])
-    evidence = gain_over_homogeneous(found, held)
+    evidence = per_particle(gain_over_homogeneous(found, held), items.row[held])
     low, high = bootstrap_interval(evidence, config.seed)
     run.write_summary(dict(
-        stage="train", seed=config.seed, particles=len(items.particles), held_out=int(held.sum()), epochs=len(trainer.history),
+        stage="train", seed=config.seed, particles=len(items.particles), held_out=len(evidence), epochs=len(trainer.history),
         best_epoch=trainer.best["epoch"], held_out_gain=trainer.best["held_out_gain"],
         held_out_evidence=float(evidence.mean()), held_out_evidence_interval=[low, high],
         motion_rms_angst=motion, resolution_angst=model.likelihood.grid.box * model.pixel_size / model.likelihood.grid.m,
-        verdict=verdict(float(evidence.mean()), low, high), gaussians=len(model.neutral), free_gaussians=int(model.free.sum()), anchors=model.deformation.anchors, scale=model.likelihood.scale))
+        verdict=verdict(float(evidence.mean()), low, high), gaussians=len(model.neutral), free_gaussians=int(model.free.sum()),
+        anchors=model.deformation.anchors, scale=model.likelihood.scale))
     log.info("held-out evidence %.4g nats a particle (95 %% interval %.4g to %.4g); decoded motion %.3g Å rms; seed %d",
              evidence.mean(), low, high, motion, config.seed)
     log.info(verdict(float(evidence.mean()), low, high))
@@ -156,6 +162,12 @@ def gain_over_homogeneous(found, held):
     """Evidence of held-out particles minus the agreement of the best single model (neutral, or decoded at the prior's mean), nats [n_held]."""
     single = max((found["neutral_agreement"][held], found["static_agreement"][held]), key=np.mean)
     return found["evidence"][held] - single
+
+
+def per_particle(values, row):
+    """Mean over the symmetry copies of each particle: copies share one image, so they are not independent. [n_items] to [n_particles]."""
+    _, place = np.unique(row, return_inverse=True)
+    return np.bincount(place, values) / np.bincount(place)
 
 
 def verdict(gain, low, high):

@@ -119,3 +119,10 @@ def test_a_symmetric_model_is_told_from_one_that_is_not():
     even = Mixture(centers, np.ones(90, np.float32), np.full(90, 4, np.float32))
     assert symmetry_correlation(even, "c3", 6.0) == pytest.approx(1, abs=1e-4)
     assert symmetry_correlation(even.select(slice(0, 40)), "c3", 6.0) < 0.8
+
+
+def test_a_list_needs_no_ending_and_a_weak_map_is_named_as_the_cause(tmp_path):
+    (tmp_path / "chosen").write_text("2\n")
+    assert region_mask(str(tmp_path / "chosen"), CENTERS).tolist() == [False, True, False, False]
+    write_map(tmp_path / "weak.mrc", np.full((20, 20, 20), 0.1, np.float32), 5.0)
+    refused(str(tmp_path / "weak.mrc"), "expected a mask from 0 to 1 that is above 0.5 inside, its largest value at a Gaussian is 0.1")

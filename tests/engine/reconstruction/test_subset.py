@@ -199,3 +199,10 @@ def test_relion_makes_the_same_half_maps_from_the_star_of_the_subset(tmp_path, d
         run(tmp_path, "relion_reconstruct", "--i", "r/particles.star", "--o", "relion.mrc", "--ctf", "--subset", half)
         theirs, _ = read_map(str(tmp_path / "relion.mrc"))
         assert masked_fsc_curve(read_map(done(name))[0], theirs, soft_sphere(BOX, 12, 4))[:13].min() > 0.9
+
+
+def test_a_subset_keeps_its_ids_where_the_input_had_none(tmp_path, data):
+    particles = read_particles(str(data / "p.star"))
+    particles.ids = np.arange(1, N + 1)
+    particles.select(np.array([5, 80, 100])).write_star(str(tmp_path / "subset.star"))
+    assert read_particles(str(tmp_path / "subset.star")).ids.tolist() == [6, 81, 101]

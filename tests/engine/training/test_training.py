@@ -14,7 +14,7 @@ from gmmhet.engine import rundir
 from gmmhet.engine.io.particles import read_particles
 from gmmhet.engine.training.batches import Items
 from gmmhet.engine.training.model import load_model
-from gmmhet.engine.training.train import hold_out
+from gmmhet.engine.training.train import hold_out, per_particle
 
 
 def latents(folder):
@@ -172,3 +172,7 @@ def test_an_image_that_spoils_the_agreement_stops_training_and_is_named(small, t
     if where == "held out":
         monkeypatch.undo()
         assert gmmhet("train", "--out", out, *flags, "--resume") == 0
+
+
+def test_evidence_is_counted_once_a_particle_and_not_once_a_symmetry_copy():
+    np.testing.assert_allclose(per_particle(np.array([1.0, 2.0, 3.0, 5.0]), np.array([4, 4, 7, 7])), [1.5, 4.0])
