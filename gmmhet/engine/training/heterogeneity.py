@@ -52,7 +52,7 @@ class Trainer:
         self.optimizer = tf.keras.optimizers.Adam(schedule, clipnorm=None, global_clipnorm=CLIP_NORM)
         self.optimizer.build(model.trainable)
         self.history, self.best, self.best_weights = [], None, None
-        self._step, self._evaluate = tf.function(self._train_step, reduce_retracing=True, autograph=False), tf.function(self._bound, reduce_retracing=True, autograph=False)
+        self._step, self._evaluate = (tf.function(f, reduce_retracing=True, autograph=False) for f in (self._train_step, self._bound))
 
     def _bound(self, images, rotation, shift, ctf, features, seed, training=False):
         """Agreement with z drawn from the latent posterior, divergence from the prior, and restraint, each [B]."""
@@ -116,7 +116,7 @@ class Trainer:
         for i, (chosen, batch) in enumerate(progress(batches, self.steps_per_epoch, "epoch %d" % number)):
             value, kl = self._step(*batch, tf.constant([config.seed, (number * 1000003 + i) % 2**31], tf.int32), warmth)
             self._check_finite(value, chosen, number)
-            gain += float(np.sum(value.numpy() - self.neutral_of(chosen)))
+            gain += float(np.sum(value.numpy() - self.neutral[chosen]))
             divergence += float(np.sum(kl))
         held = self.held_out_gain()
         self.history.append(dict(epoch=number, training_gain=(gain - divergence) / len(order), held_out_gain=held,
@@ -136,10 +136,6 @@ class Trainer:
                              "checkpoint; a smaller --learning-rate needs another --out" % (
                                  number, ", ".join(str(p) for p in self.items.ids[chosen])))
 
-    def neutral_of(self, chosen):
-        """Neutral agreement of items under the training objective."""
-        return self.neutral[chosen]
-
     def held_out_gain(self):
         """Mean over held-out items of the bound minus the neutral agreement."""
         chosen_rows = np.flatnonzero(self.held_out)
@@ -147,7 +143,7 @@ class Trainer:
         for i, (chosen, batch) in enumerate(prefetched(self.items, chosen_rows, self.config.batch_size, self.features)):
             value, kl, _ = self._evaluate(*batch, tf.constant([self.config.seed, -i - 1], tf.int32))
             self._check_finite(value, chosen, len(self.history) + 1)
-            total += float(np.sum(value.numpy() - kl.numpy() - self.neutral_of(chosen)))
+            total += float(np.sum(value.numpy() - kl.numpy() - self.neutral[chosen]))
         return total / max(len(chosen_rows), 1)
 
     def write_history(self):
