@@ -4,11 +4,23 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-import starfile
 
 from gmmhet.engine.io.errors import ParticleError, listing
+from gmmhet.engine.io.startext import read_tables, write_tables
 
 _OPTICS_LABELS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
+_ANGLE, _DEFOCUS, _ORIGIN, _FLAG = (-720, 720, "°"), (-1e6, 1e6, "Å"), (-1e5, 1e5, "Å"), (0, 1, "")
+#: lowest and highest value of a column that can be meant, and its unit: what lies outside is a wrong unit or a shifted column
+RANGES = {
+    "rlnAngleRot": _ANGLE, "rlnAngleTilt": _ANGLE, "rlnAnglePsi": _ANGLE, "rlnDefocusAngle": _ANGLE, "rlnPhaseShift": _ANGLE,
+    "rlnOriginXAngst": _ORIGIN, "rlnOriginYAngst": _ORIGIN, "rlnOriginX": (-1e4, 1e4, "px"), "rlnOriginY": (-1e4, 1e4, "px"),
+    "rlnDefocusU": _DEFOCUS, "rlnDefocusV": _DEFOCUS, "rlnVoltage": (10, 2000, "kV"), "rlnSphericalAberration": (-20, 20, "mm"),
+    "rlnAmplitudeContrast": (0, 1, ""), "rlnCtfBfactor": (-1000, 1e5, "Å²"), "rlnCtfScalefactor": (0, 1e4, ""),
+    "rlnImagePixelSize": (0.01, 1000, "Å/px"), "rlnPixelSize": (0.01, 1000, "Å/px"), "rlnDetectorPixelSize": (1e-3, 1000, "µm"),
+    "rlnMagnification": (1, 1e8, ""), "rlnRandomSubset": (0, 2, ""), "rlnImageId": (0, 2**53, ""), "rlnOpticsGroup": (0, 2**31, ""),
+    "rlnCtfDataAreCtfPremultiplied": _FLAG, "rlnCtfDataArePhaseFlipped": _FLAG,
+}
+_WHOLE = ("rlnRandomSubset", "rlnImageId", "rlnOpticsGroup", "rlnCtfDataAreCtfPremultiplied", "rlnCtfDataArePhaseFlipped")
 
 
 @dataclass(frozen=True)
@@ -38,35 +50,58 @@ class ParticleTable:
         Raises
         ------
         ParticleError
-            when a value is missing or no number (names the row).
+            when a value is missing, no number or outside what can be meant (names the row).
         """
         if label in self.particles:
-            values = self.particles[label]
-        elif self.optics is not None and label in self.optics:
-            values = self.optics[label].iloc[self._optics_rows(self.optics)]
-        else:
-            return np.full(len(self.particles), default, np.float64)
-        numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64)
-        bad = np.flatnonzero(~np.isfinite(numbers))
-        if len(bad):
-            raise ParticleError("%s: column %s of particle row %d holds '%s', expected a number: correct the row or remove it" % (
-                self.path, label, bad[0] + 1, values.iloc[bad[0]]))
-        return numbers
+            return _checked(self.path, label, self.particles[label], self._particle)
+        if self.optics is not None and label in self.optics:
+            return _checked(self.path, label, self.optics[label], "row %d of the optics table".__mod__)[self._optics_rows()]
+        return np.full(len(self.particles), default, np.float64)
 
-    def _optics_rows(self, optics):
+    def _particle(self, row):
+        """``particle row 3 (000003@stack.mrcs)``."""
+        return "particle row %d (%s)" % (row, self.particles["rlnImageName"].iloc[row - 1])
+
+    def _optics_rows(self):
         """Row of the optics table of each particle."""
-        groups = pd.Index(pd.to_numeric(optics["rlnOpticsGroup"]))
-        wanted = pd.to_numeric(self.particles["rlnOpticsGroup"])
+        groups = pd.Index(_checked(self.path, "rlnOpticsGroup", self.optics["rlnOpticsGroup"], "row %d of the optics table".__mod__).astype(int))
+        wanted = self.numbers("rlnOpticsGroup").astype(int)
+        if groups.has_duplicates:
+            raise ParticleError("%s: the optics table describes group %s more than once: keep one row of each" % (
+                self.path, listing(groups[groups.duplicated()].unique())))
         rows = groups.get_indexer(wanted)
         if (rows < 0).any():
-            missing = wanted[rows < 0].unique()
-            raise ParticleError("%s: particles name optics group %s, but the optics table has only %s" % (
-                self.path, listing(missing), listing(groups)))
+            raise ParticleError("%s: particles name optics group %s, but the optics table has only %s: correct column rlnOpticsGroup, first in %s" % (
+                self.path, listing(np.unique(wanted[rows < 0])), listing(groups), self._particle(np.flatnonzero(rows < 0)[0] + 1)))
         return rows
 
     def select(self, rows):
         """The table with only the given particle rows."""
         return replace(self, particles=self.particles.iloc[rows].reset_index(drop=True))
+
+
+def _checked(path, label, values, place):
+    """A column as float64 [n], every value finite and within its range; `place` names a row, counted from 1, for the message."""
+    numbers = values.to_numpy(np.float64) if values.dtype.kind in "iuf" else np.array([_number(value) for value in values], np.float64)
+    low, high, unit = RANGES.get(label, (-np.inf, np.inf, ""))
+    kind = "a whole number" if label in _WHOLE else "a number"
+    bad = ~np.isfinite(numbers) | (numbers < low) | (numbers > high)
+    if label in _WHOLE:
+        bad |= numbers != np.round(numbers)
+    rows = np.flatnonzero(bad)
+    if len(rows):
+        expected = kind if np.isinf(low) else "%s from %g to %g%s" % (kind, low, high, " " + unit if unit else "")
+        raise ParticleError("%s: column %s of %s holds '%s', expected %s (%d such rows): correct the rows or remove them" % (
+            path, label, place(rows[0] + 1), values.iloc[rows[0]], expected, len(rows)))
+    return numbers
+
+
+def _number(text):
+    """A text as a number; NaN when it is none."""
+    try:
+        return float(text) if "_" not in str(text) else np.nan
+    except ValueError:
+        return np.nan
 
 
 def read_star(path):
@@ -83,34 +118,28 @@ def read_star(path):
     Raises
     ------
     ParticleError
-        when the file is missing, is no star file, has no table with ``rlnImageName``, or has no particle.
+        when the file is missing, is no star file, has no table with ``rlnImageName`` or two of them, or has no particle.
     """
     if not os.path.isfile(path):
-        raise ParticleError("particles file '%s' does not exist" % path)
-    tables = _tables(path)
-    name = next((name for name in ("particles", "images", "", *tables) if "rlnImageName" in tables.get(name, ())), None)
-    if name is None:
+        raise ParticleError("particles file '%s' %s" % (path, "is a folder: name the star file in it" if os.path.isdir(path) else "does not exist"))
+    try:
+        tables = read_tables(path)
+    except OSError as error:
+        raise ParticleError("particles file '%s' cannot be read: %s" % (path, error.strerror)) from None
+    names = [name for name, table in tables.items() if "rlnImageName" in table]
+    if not names:
         raise ParticleError("'%s' is not a star file of particles: no table has the column rlnImageName (tables found: %s)" % (
             path, listing(tables) or "none"))
-    particles = tables.pop(name)
+    if len(names) > 1:
+        raise ParticleError("'%s' has %d tables with the column rlnImageName, expected one: keep only one of %s" % (
+            path, len(names), listing("data_" + name for name in names)))
+    particles = tables.pop(names[0])
     if not len(particles):
-        raise ParticleError("'%s' holds no particles: its table '%s' is empty" % (path, "data_" + name))
+        raise ParticleError("'%s' holds no particles: its table '%s' is empty" % (path, "data_" + names[0]))
     optics = tables.pop("optics", None)
     if optics is not None and not ("rlnOpticsGroup" in optics and "rlnOpticsGroup" in particles):
         raise ParticleError("'%s' has an optics table, but rlnOpticsGroup is missing from it or from the particles" % path)
     return ParticleTable(path, particles, optics, tables)
-
-
-def _tables(path):
-    """All tables as DataFrames; columns of names stay text, so that '001' is not turned into 1."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            labels = {line.split()[0][1:] for line in file if line.startswith("_")}
-        names = [label for label in labels if label.endswith("Name")]
-        blocks = starfile.read(path, always_dict=True, parse_as_string=names)
-    except (ValueError, OSError, IndexError, KeyError, TypeError) as error:
-        raise ParticleError("'%s' is not a readable star file: %s" % (path, str(error).strip())) from None
-    return {name: pd.DataFrame([block]) if isinstance(block, dict) else block for name, block in blocks.items() if block is not None}
 
 
 def as_relion31(table, pixel_size, box):
@@ -145,4 +174,4 @@ def optics_table(settings, pixel_size, box):
 
 def write_star(path, table):
     """Write the tables: optics, particles, then the others, numbers with all their digits."""
-    starfile.write({"optics": table.optics, "particles": table.particles, **table.others}, path, float_format=None, na_rep="nan")
+    write_tables(path, {"optics": table.optics, "particles": table.particles, **table.others})

@@ -250,11 +250,11 @@ class TestBadInput:
         (dict(rlnDefocusU=None, rlnVoltage=None), r"particles without CTF \(missing columns: rlnDefocusU, rlnVoltage\)"),
         (dict(rlnImageId=[5, 6, 7, 7, 7, 6, 9]), "these occur more than once: 6, 7$"),
         (dict(rlnImagePixelSize=None), "the pixel size is unknown; expected rlnImagePixelSize"),
-        (dict(rlnImagePixelSize=[0.0]), "the pixel size must be above zero, got 0 Å/px"),
+        (dict(rlnImagePixelSize=[0.0]), "column rlnImagePixelSize of row 1 of the optics table holds '0.0', expected a number from 0.01 to 1000 Å/px"),
         (dict(rlnImagePixelSize=None, rlnPixelSize=[2.0] * 6 + [3.0]), "particles must have one pixel size, got 2, 3 Å/px: rescale"),
         (dict(rlnOpticsGroup=[1] * 6 + [4]), "particles name optics group 4, but the optics table has only 1"),
-        (dict(rlnDefocusU=[1.0] * 4 + ["abc"] + [1.0] * 2), "column rlnDefocusU of particle row 5 holds 'abc', expected a number"),
-        (dict(rlnAnglePsi=[1.0] * 4 + [np.nan] + [1.0] * 2), "column rlnAnglePsi of particle row 5 holds 'nan', expected a number"),
+        (dict(rlnDefocusU=[1.0] * 4 + ["abc"] + [1.0] * 2), r"column rlnDefocusU of particle row 5 \(000005@Extract/s.mrcs\) holds 'abc', expected a number from -1e\+06 to 1e\+06 Å"),
+        (dict(rlnAnglePsi=[1.0] * 4 + [np.nan] + [1.0] * 2), r"column rlnAnglePsi of particle row 5 \(000005@Extract/s.mrcs\) holds 'nan', expected a number from -720 to 720 °"),
         (dict(rlnImageName=["000001@Extract/s.mrcs"] * 6 + ["x@Extract/s.mrcs"]), "rlnImageName of particle row 7 is 'x@Extract/s.mrcs'"),
         (dict(rlnImageName=["%d@Extract/s.mrcs" % (i + 3) for i in range(N)]),
          "particle id 95 names image 8 of '.*s.mrcs', which holds only 7 images"),
@@ -292,7 +292,7 @@ class TestBadInput:
     @pytest.mark.parametrize("content, message", [
         ("", r"is not a star file of particles: no table has the column rlnImageName \(tables found: none\)"),
         ("data_particles\n\nloop_\n_rlnImageName #1\n_rlnAngleRot #2\n", "holds no particles: its table 'data_particles' is empty"),
-        ("data_particles\n\nloop_\n_rlnImageName #1\n_rlnAngleRot #2\n1@s.mrcs 1\n1@s.mrcs 1 2 3 4\n", "is not a readable star file: "),
+        ("data_particles\n\nloop_\n_rlnImageName #1\n_rlnAngleRot #2\n1@s.mrcs 1\n1@s.mrcs 1 2 3 4\n", r"line 7: row 2 of table 'particles' \(1@s.mrcs\) has 5 values, expected 2, one for each label: correct the row"),
         ("data_model\n\n_rlnReferenceDimensionality 3\n", r"\(tables found: model\)"),
     ])
     def test_a_file_without_particles_is_refused(self, tmp_path, content, message):
@@ -301,7 +301,7 @@ class TestBadInput:
 
     def test_a_binary_file_and_a_missing_one_are_refused(self, tmp_path):
         (tmp_path / "bad.star").write_bytes(bytes(range(256)) * 20)
-        self.refused(str(tmp_path / "bad.star"), "bad.star' is not a readable star file")
+        self.refused(str(tmp_path / "bad.star"), "bad.star, line 1 holds a NUL byte: the file is binary")
         self.refused(str(tmp_path / "none.star"), "particles file '.*none.star' does not exist")
 
 

@@ -1,0 +1,226 @@
+"""Star text: a strict reader and a writer.
+
+A data block is one table: either a loop, whose rows are one line each (as RELION writes and reads them), or lines of ``_label value``. Values are
+separated by blanks or tabs; one that starts with a quote ends at the same quote before a blank; ``#`` at the start of a value begins a
+comment. Nothing is guessed: a row with a value too many or too few is an error, never padded or shifted.
+"""
+import re
+from itertools import chain
+
+import numpy as np
+import pandas as pd
+
+from gmmhet.engine.io.errors import ParticleError
+
+_TOKEN = re.compile(rb"""\s*(?:(\#.*)|"((?:[^"]|"(?=\S))*)"(?=\s|$)|'((?:[^']|'(?=\S))*)'(?=\s|$)|(?!["'])(\S+)|(\S.*))""", re.DOTALL)
+_CHUNK_ROWS = 20000
+
+
+def read_tables(path):
+    """Tables of a star file, with every value as it stands.
+
+    Parameters
+    ----------
+    path : str
+
+    Returns
+    -------
+    dict
+        name of the data block (without ``data_``) to DataFrame. A column is int64 or float64 where every value is such a number, written plainly;
+        else text. Columns whose label ends in ``Name`` are always text.
+
+    Raises
+    ------
+    ParticleError
+        naming the line, when the text is not such a file.
+    """
+    tables = {}
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            where = "%s, line %d" % (path, number)
+            tokens = _tokens(line, where, number)
+            if not tokens:
+                continue
+            head = tokens[0]
+            if len(tokens) == 1 and head.startswith(b"data_"):
+                block = _Block(_text(head[5:], where), path)
+                if block.name in tables:
+                    raise ParticleError("%s: a second table 'data_%s' begins here; expected one: keep the one that is meant" % (where, block.name))
+                tables[block.name] = block
+            elif not tables:
+                raise ParticleError("'%s' is not a star file: expected a line 'data_particles' first, got '%s' in line %d" % (path, _shown(line), number))
+            else:
+                block.take(tokens, line, where)
+    return {name: block.table() for name, block in tables.items()}
+
+
+def _tokens(line, where, number):
+    """The values of one line; comments dropped, quotes removed."""
+    if number == 1 and line.startswith(b"\xef\xbb\xbf"):
+        line = line[3:]
+    if b"\0" in line:
+        raise ParticleError("%s holds a NUL byte: the file is binary, encoded as UTF-16, or damaged; expected plain text" % where)
+    if b"#" in line or b'"' in line or b"'" in line:
+        found = [match.groups() for match in _TOKEN.finditer(line.strip())]
+        if any(broken is not None for *_, broken in found):
+            raise ParticleError("%s has a quote that is not closed: '%s'; close it or remove it" % (where, _shown(line)))
+        return [next(word for word in words[1:] if word is not None) for words in found if words[0] is None]
+    if b"\r" in line and b"\r" in line.rstrip():
+        raise ParticleError("%s has a carriage return inside: convert the file to Unix line ends" % where)
+    return line.split()
+
+
+class _Block:
+    """One data block while it is being read."""
+
+    def __init__(self, name, path):
+        self.name, self.path = name, path
+        self.labels, self.is_loop = [], False
+        self._single, self._rows, self._chunks = [], [], []
+
+    def take(self, tokens, line, where):
+        """One line of the block that is not empty."""
+        head, has_rows = tokens[0], bool(self._rows or self._chunks)
+        if has_rows and len(tokens) == len(self.labels) and (len(tokens) > 1 or not head.startswith((b"_", b"loop_"))):
+            self._add(tokens)
+        elif tokens == [b"loop_"]:
+            if self.is_loop or self.labels:
+                raise ParticleError("%s: 'loop_' inside table '%s', which has begun already: put 'data_' and a name before it" % (where, self.name))
+            self.is_loop = True
+        elif head.startswith(b"_") and not has_rows:
+            self._label(tokens, where)
+        elif self.is_loop and self.labels:
+            self._first_or_wrong_row(tokens, line, where)
+        else:
+            raise ParticleError("%s: expected 'loop_' or a line '_label value' in table '%s', got '%s'" % (where, self.name, _shown(line)))
+
+    def _add(self, tokens):
+        self._rows.append(tokens)
+        if len(self._rows) == _CHUNK_ROWS:
+            self._close_chunk()
+
+    def _label(self, tokens, where):
+        label = _text(tokens[0][1:], where)
+        if label in self.labels:
+            raise ParticleError("%s: column _%s occurs twice in table '%s'; remove one" % (where, label, self.name))
+        if len(tokens) != (1 if self.is_loop else 2):
+            expected = ("a label alone before the rows" if self.is_loop else
+                        "a label and its value; if this is a table with rows, the line 'loop_' is missing before its labels")
+            raise ParticleError("%s: _%s is followed by %d values; expected %s" % (where, label, len(tokens) - 1, expected))
+        self.labels.append(label)
+        self._single += tokens[1:]
+
+    def _first_or_wrong_row(self, tokens, line, where):
+        if len(tokens) == len(self.labels) and not tokens[0].startswith(b"_"):
+            return self._add(tokens)
+        row = sum(len(chunk[0]) for chunk in self._chunks) + len(self._rows) + 1
+        image = next((" (%s)" % _shown(word) for word in tokens if b"@" in word), "")
+        end = "" if line.endswith(b"\n") else "; the file ends in this row and may be cut short"
+        raise ParticleError("%s: row %d of table '%s'%s has %d values, expected %d, one for each label%s: correct the row or remove it" % (
+            where, row, self.name, image, len(tokens), len(self.labels), end))
+
+    def _close_chunk(self):
+        self._chunks.append([_column(label, words, self.path, self.name) for label, words in zip(self.labels, zip(*self._rows))])
+        self._rows = []
+
+    def table(self):
+        """The block as a DataFrame."""
+        if self._single:
+            self._rows = [self._single]
+        if self._rows:
+            self._close_chunk()
+        if not self._chunks:
+            return pd.DataFrame(columns=self.labels)
+        return pd.DataFrame({label: _joined(parts) for label, parts in zip(self.labels, zip(*self._chunks))})
+
+
+def _column(label, words, path, table):
+    """Values of one column as int64, float64 or text (object)."""
+    if not label.endswith("Name"):
+        numbers = _numbers(words)
+        if numbers is not None:
+            return numbers
+    try:
+        known = {word: word.decode() for word in set(words)}
+    except UnicodeDecodeError as error:
+        raise ParticleError("%s: column %s of table '%s' holds %s, which is not UTF-8: save the file as UTF-8 text" % (
+            path, label, table, ascii(error.object))) from None
+    return np.array([known[word] for word in words], object)
+
+
+def _numbers(words):
+    """Words (bytes) as int64 where each is an integer written plainly, else as float64; None where one is no number, or an integer like 007."""
+    joined = b"".join(words)
+    if b"_" in joined:
+        return None
+    try:
+        if joined.translate(None, b"-0123456789"):
+            return np.array([float(word) for word in words], np.float64)
+        numbers = np.array([int(word) for word in words], np.int64)
+    except (ValueError, OverflowError):
+        return None
+    return numbers if sum(map(len, map(str, numbers.tolist()))) == len(joined) else None
+
+
+def _joined(parts):
+    """The chunks of one column; numbers become text where another chunk has text."""
+    if len({part.dtype for part in parts}) == 1:
+        return np.concatenate(parts)
+    if any(part.dtype == object for part in parts):
+        parts = [part if part.dtype == object else np.array(list(map(repr, part.tolist())), object) for part in parts]
+    return np.concatenate(parts)
+
+
+def _text(word, where):
+    try:
+        return word.decode()
+    except UnicodeDecodeError:
+        raise ParticleError("%s: %s is not UTF-8: save the file as UTF-8 text" % (where, ascii(word))) from None
+
+
+def _shown(text, most=60):
+    """A line or value for a message."""
+    text = text.strip().decode(errors="replace")
+    return text if len(text) <= most else text[:most] + "..."
+
+
+def write_tables(path, tables):
+    """Write tables as loops, numbers with all their digits.
+
+    Parameters
+    ----------
+    path : str
+    tables : dict, name of the data block to DataFrame; columns of numbers or text.
+
+    Raises
+    ------
+    ParticleError
+        when a text cannot stand in a star file (a line break, or both kinds of quotes before blanks).
+    """
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        for name, table in tables.items():
+            file.write("\n# version 30001\n\ndata_%s\n\nloop_\n" % name)
+            file.writelines("_%s #%d\n" % (label, i) for i, label in enumerate(table.columns, 1))
+            for start in range(0, len(table), _CHUNK_ROWS):
+                rows = table.iloc[start:start + _CHUNK_ROWS]
+                columns = [_written(label, rows[label], len(table.columns) == 1) for label in table.columns]
+                file.writelines("\t".join(row) + "\n" for row in zip(*columns))
+            file.write("\n")
+
+
+def _written(label, values, is_alone):
+    """Values of one column as they stand in the file."""
+    if values.dtype.kind in "iufb":
+        return map(repr, values.astype(int).tolist() if values.dtype.kind == "b" else values.tolist())
+    texts = [str(value) for value in values]
+    quoted = {text: _quoted(label, text, is_alone) for text in set(texts)}
+    return [quoted[text] for text in texts]
+
+
+def _quoted(label, text, is_alone):
+    if text and not re.search(r"\s", text) and text[0] not in "\"'#_" and not (is_alone and text.startswith(("data_", "loop_"))):
+        return text
+    quote = next((q for q in "\"'" if not re.search(q + r"(\s|$)", text)), None)
+    if quote is None or re.search(r"[\r\n\0]", text):
+        raise ParticleError("column %s holds %r, which cannot be written to a star file: change the text" % (label, text))
+    return quote + text + quote
