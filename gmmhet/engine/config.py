@@ -75,11 +75,16 @@ class SimulateConfig(Common):
 class FitConfig(Common):
     map: str = param("", "Consensus map (MRC). Give this or --particles.", path=True)
     particles: str = param("", "RELION star file of posed particles, used when there is no map.", path=True)
+    atoms: str = param("", "Atomic model (PDB or mmCIF) that lies in the map, to start the Gaussians from; each then remembers its chain and residues, "
+                       "which regions can name. Density that it does not explain gets Gaussians too.", path=True, label="Atomic model")
     resolution: float = param(0.0, "Target resolution: details finer than this are ignored. 0 takes three pixels "
                               "(1.5 times the Nyquist limit).", low=0.0, high=200.0, unit="Å")
-    n_gaussians: str = param("auto", "Number of Gaussians, or 'auto': the molecule's volume divided by the cube of half the target resolution.")
+    n_gaussians: str = param("auto", "Number of Gaussians, or 'auto': the molecule's volume over the cube of 0.7 times the target resolution, and more "
+                             "until the mean FSC with the map reaches 0.95. Probes in weak density come on top.")
     mask: str = param("", "Mask map (MRC, 0 to 1): Gaussians outside it are dropped.", path=True)
     threshold: float = param(0.0, "Density level above which Gaussians are seeded; 0 finds it from the map.", expert=True)
+    probes: str = param("auto", "Gaussians in weak density beside the molecule, for a domain that few particles have or that turns far: 'auto' finds it, "
+                        "'none', or the density level above which they are seeded (below the threshold).", expert=True)
     steps: int = param(600, "Optimizer steps, spread over coarse to fine resolution.", low=1, high=100000, expert=True)
 
 
@@ -88,8 +93,9 @@ class TrainConfig(Common):
     particles: str = param("", "RELION star file of posed particles.", path=True)
     gmm: str = param("", "Folder of a 'fit' run: the neutral model.", path=True)
     vary: str = param("amplitude,position", "What may vary between particles, comma-separated: amplitude, position, width.")
-    region: str = param("", "Gaussians that may vary: a mask map (MRC), 'sphere:x,y,z,radius' in Å from the box centre, or "
-                        "a text file of Gaussian numbers from 1. Empty: all.")
+    region: str = param("", "Gaussians that may vary: a mask map (MRC), 'sphere:x,y,z,radius' in Å from the box centre, 'chain:A,B/120-240' (whole "
+                        "chains, or residues of a chain, of a model that was fitted with --atoms), or a text file of Gaussian numbers from 1; several "
+                        "joined by ';'. Empty: all.")
     symmetry: str = param("c1", "Point group of the consensus (cN or dN). Above c1 each particle is taken once per symmetry-related "
                           "orientation, and one asymmetric unit varies.")
     latent_dim: int = param(4, "Dimension of the latent space.", low=1, high=64)
@@ -199,6 +205,8 @@ def problems(config) -> List[str]:
     found = []
     if not re.fullmatch(r"auto|none|\d+(,\d+)*", config.gpus.replace(" ", "")):
         found.append("--gpus must be 'auto', 'none' or ids such as '0,1', got '%s'." % config.gpus)
+    if not re.fullmatch(r"[cCdD][1-9]\d*", getattr(config, "symmetry", "c1").strip()):
+        found.append("--symmetry must be cN or dN (such as c3 or d2), got '%s'." % config.symmetry)
     for f in fields(config):
         value, m = getattr(config, f.name), f.metadata
         unit = " " + m["unit"] if m["unit"] else ""

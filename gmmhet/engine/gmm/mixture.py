@@ -1,7 +1,13 @@
 """The Gaussian mixture: centres, amplitudes, widths; its map and its file formats."""
 from dataclasses import dataclass
+from typing import Optional
 
 import numpy as np
+
+from gmmhet.engine.gmm.labels import Labels
+
+#: chain of Gaussians that no atom stands behind, in the mmCIF of a model made from atoms
+UNLABELLED = "GMM"
 
 
 @dataclass(frozen=True)
@@ -13,11 +19,13 @@ class Mixture:
     centers : float32 [N, 3], x, y, z in Å from the box centre.
     amplitudes : float32 [N], integral of each Gaussian.
     widths : float32 [N], standard deviation, Å.
+    labels : Labels or None, chains and residues of an atomic model that the Gaussians stand for.
     """
 
     centers: np.ndarray
     amplitudes: np.ndarray
     widths: np.ndarray
+    labels: Optional[Labels] = None
 
     def __len__(self):
         return len(self.centers)
@@ -29,17 +37,18 @@ class Mixture:
 
     def select(self, chosen):
         """The mixture of the chosen components (index or bool array)."""
-        return Mixture(self.centers[chosen], self.amplitudes[chosen], self.widths[chosen])
+        return Mixture(self.centers[chosen], self.amplitudes[chosen], self.widths[chosen], self.labels.select(chosen) if self.labels else None)
 
     def save(self, path, **extra):
-        """Write an npz with centers, amplitudes, widths and any `extra` arrays."""
-        np.savez(path, centers=np.float32(self.centers), amplitudes=np.float32(self.amplitudes), widths=np.float32(self.widths), **extra)
+        """Write an npz with centers, amplitudes, widths, the labels' arrays and any `extra` ones."""
+        labels = self.labels.arrays() if self.labels else {}
+        np.savez(path, centers=np.float32(self.centers), amplitudes=np.float32(self.amplitudes), widths=np.float32(self.widths), **labels, **extra)
 
     @classmethod
     def load(cls, path):
         """Read what `save` wrote."""
         with np.load(path) as data:
-            return cls(data["centers"], data["amplitudes"], data["widths"])
+            return cls(data["centers"], data["amplitudes"], data["widths"], Labels.from_arrays(data))
 
 
 def render(mixture, box, pixel_size):
@@ -60,7 +69,10 @@ def render(mixture, box, pixel_size):
 
 
 def write_cif(path, mixture, name="gmm"):
-    """Pseudo-atoms as mmCIF: one atom a Gaussian; occupancy is amplitude over the largest, B factor is 8 pi^2 s^2."""
+    """Pseudo-atoms as mmCIF: one atom a Gaussian; occupancy is amplitude over the largest, B factor is 8 pi^2 s^2.
+
+    Residue numbers are the Gaussians' numbers from 1; chains are those of the labels, else all A.
+    """
     write_cif_models(path, [mixture], name)
 
 
@@ -76,8 +88,14 @@ def write_cif_models(path, mixtures, name="gmm"):
         for model, mixture in enumerate(mixtures, 1):
             occupancy = mixture.amplitudes / top if top > 0 else mixture.amplitudes
             bfactor = 8 * np.pi**2 * mixture.widths**2
+            chains = [_cif_name(c or UNLABELLED) for c in mixture.labels.chain.tolist()] if mixture.labels else ["A"] * len(mixture)
             for i, (x, y, z) in enumerate(mixture.centers):
                 serial += 1
-                f.write("HETATM %d C GMM . GMM A 1 %d ? %.3f %.3f %.3f %.4f %.2f %d A %d\n" % (
-                    serial, i + 1, x, y, z, occupancy[i], bfactor[i], i + 1, model))
+                f.write("HETATM %d C GMM . GMM %s 1 %d ? %.3f %.3f %.3f %.4f %.2f %d %s %d\n" % (
+                    serial, chains[i], i + 1, x, y, z, occupancy[i], bfactor[i], i + 1, chains[i], model))
         f.write("#\n")
+
+
+def _cif_name(name):
+    """A chain name as an mmCIF value: quoted where it is not plain letters and digits."""
+    return name if name.isalnum() else "'%s'" % name

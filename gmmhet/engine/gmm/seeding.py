@@ -5,6 +5,10 @@ from sklearn.cluster import MiniBatchKMeans
 
 #: distance of neighbouring Gaussians over the target resolution, at first
 SPACING = 0.7
+#: a piece of weak density, or of density that no atom explains, has room for so many Gaussians at least: smaller ones are noise
+LEAST_PIECE = 4
+#: weak density lies so many standard deviations above the solvent, and above this part of the threshold
+NOISE_DEVIATIONS, WEAK_LEVEL = 3.0, 0.25
 
 
 def smooth_to(volume, pixel_size, resolution_angst):
@@ -29,25 +33,68 @@ def find_threshold(volume):
     return 0.5 * float(levels[np.nanargmax(between[:-1])])
 
 
-def molecule_mask(smooth, threshold, pixel_size, resolution_angst):
-    """Soft mask [L, L, L] around the density above `threshold`, without specks of dust.
-
-    1 up to half the resolution beyond the surface, a cosine edge of another half; pieces below a hundredth of the largest are dust.
-    """
+def solid_region(smooth, threshold):
+    """Voxels above the threshold without specks of dust, pieces below a hundredth of the largest: bool [L, L, L]."""
     pieces, count = label(smooth > threshold)
-    sizes = np.bincount(pieces.ravel())[1:]
     if not count:
         raise ValueError("no density lies above the threshold %.4g (the map's largest smoothed density is %.4g): lower --threshold" % (
             threshold, smooth.max()))
-    solid = np.isin(pieces, 1 + np.flatnonzero(sizes >= 0.01 * sizes.max()))
-    beyond = distance_transform_edt(~solid) * pixel_size / (0.5 * resolution_angst) - 1
+    sizes = np.bincount(pieces.ravel())[1:]
+    return np.isin(pieces, 1 + np.flatnonzero(sizes >= 0.01 * sizes.max()))
+
+
+def soft_edge(region, pixel_size, resolution_angst):
+    """Soft mask [L, L, L] around a region: 1 up to half the resolution beyond it, then a cosine edge of another half."""
+    beyond = distance_transform_edt(~region) * pixel_size / (0.5 * resolution_angst) - 1
     return (0.5 + 0.5 * np.cos(np.pi * np.clip(beyond, 0, 1))).astype(np.float32)
 
 
-def count_for(volume, threshold, pixel_size, resolution_angst):
-    """Number of Gaussians for a target resolution: volume of the molecule over the cube of the spacing."""
-    spacing = SPACING * resolution_angst
-    return int(max(8, np.ceil(np.sum(volume > threshold) * (pixel_size / spacing) ** 3)))
+def near_points(points, shape, pixel_size, reach_angst):
+    """Voxels within `reach_angst` of points [P, 3] Å: bool [L, L, L]."""
+    index = np.round(points[:, ::-1] / pixel_size).astype(int) + np.array(shape) // 2
+    index = index[np.all((index >= 0) & (index < shape), axis=1)]
+    far = np.ones(shape, bool)
+    far[tuple(index.T)] = False
+    return distance_transform_edt(far) * pixel_size <= reach_angst if len(index) else ~far
+
+
+def large_pieces(region, pixel_size, resolution_angst):
+    """The pieces of a region that have room for at least `LEAST_PIECE` Gaussians: bool [L, L, L]."""
+    pieces, _ = label(region)
+    room = np.bincount(pieces.ravel()) * (pixel_size / (SPACING * resolution_angst)) ** 3
+    return np.isin(pieces, 1 + np.flatnonzero(room[1:] >= LEAST_PIECE))
+
+
+def solvent_level(smooth, region, pixel_size, resolution_angst):
+    """Density that noise outside the molecule hardly reaches: the solvent's median and `NOISE_DEVIATIONS` of its standard deviations.
+
+    The deviation is read from the lower half of the values, which weak density of the molecule does not touch. The solvent is what lies
+    further than twice the resolution from the region and within the sphere that fits the box; -inf when nothing does.
+    """
+    axis = np.arange(len(smooth)) - len(smooth) // 2
+    sphere = axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2 < (len(smooth) // 2) ** 2
+    values = smooth[sphere & (distance_transform_edt(~region) * pixel_size > 2 * resolution_angst)]
+    if values.size < 100:
+        return -np.inf
+    low, middle = np.percentile(values, (15.87, 50))
+    return float(middle + NOISE_DEVIATIONS * (middle - low))
+
+
+def weak_region(smooth, region, level, pixel_size, resolution_angst):
+    """Weak density of the molecule, as of a domain that few particles have or that turns far: bool [L, L, L].
+
+    Pieces above `level` that lie further than half the resolution from `region` (nearer is its own blurred surface), reach within
+    the resolution of it, and have room for several Gaussians.
+    """
+    distance = distance_transform_edt(~region) * pixel_size
+    pieces, _ = label(large_pieces((smooth > level) & (distance > 0.5 * resolution_angst), pixel_size, resolution_angst))
+    attached = np.unique(pieces[distance <= resolution_angst])
+    return np.isin(pieces, attached[attached > 0])
+
+
+def count_for(region, pixel_size, resolution_angst, least=8):
+    """Number of Gaussians for a target resolution: volume of a region (bool [L, L, L]) over the cube of the spacing."""
+    return int(max(least, np.ceil(np.sum(region) * (pixel_size / (SPACING * resolution_angst)) ** 3)))
 
 
 def seed_centers(volume, threshold, pixel_size, count, seed):

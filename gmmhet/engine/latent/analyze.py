@@ -54,7 +54,7 @@ def motions_for(config, model, z):
     """Localised directions [M, D] for ``--motion-region`` (one standard deviation long), none without it."""
     if not config.motion_region:
         return np.empty((0, z.shape[1])), {}
-    inside = region_mask(config.motion_region, model.neutral.centers)
+    inside = region_mask(config.motion_region, model.neutral)
     rows = some_rows(len(z), JACOBIAN_POINTS, config.seed)
     points = [np.zeros(z.shape[1])] + list(z[rows])
     found = localised_motions([model.jacobian(np.float32(point)) for point in progress(points, len(points), "Localised motion")],

@@ -21,7 +21,7 @@ def decoded(model, z):
     list of B Mixture
     """
     centers, amplitudes, widths = model.decode(np.asarray(z, np.float32))
-    return [Mixture(np.asarray(c), np.asarray(a), np.asarray(w)) for c, a, w in zip(centers, amplitudes, widths)]
+    return [Mixture(np.asarray(c), np.asarray(a), np.asarray(w), model.neutral.labels) for c, a, w in zip(centers, amplitudes, widths)]
 
 
 def rms_motion(start, end):

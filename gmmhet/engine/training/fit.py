@@ -1,13 +1,16 @@
-"""The fit stage: a map (given, or reconstructed from posed particles) to a neutral Gaussian model."""
+"""The fit stage: a map (given, or reconstructed from posed particles) to a neutral Gaussian model, started from density or from atoms."""
 import os
+from dataclasses import dataclass
+from typing import Optional
 
 import numpy as np
 
 from gmmhet.engine import rundir
 from gmmhet.engine.config import ConfigError
+from gmmhet.engine.gmm import atoms as atomic
+from gmmhet.engine.gmm import seeding
 from gmmhet.engine.gmm.mixture import render, write_cif
 from gmmhet.engine.gmm.regions import sample_map
-from gmmhet.engine.gmm.seeding import count_for, find_threshold, molecule_mask, seed_centers, smooth_to
 from gmmhet.engine.io.particles import read_particles
 from gmmhet.engine.io.volumes import read_map, write_map
 from gmmhet.engine.log import log
@@ -17,16 +20,84 @@ from gmmhet.engine.training.neutral import fit_mixture
 
 #: an automatic number of Gaussians grows by this factor until the mean FSC reaches the goal, or gains less than the least
 GROWTH, FSC_GOAL, LEAST_GAIN = 1.5, 0.95, 0.01
+#: Gaussians outside the main density whose amplitude ends below this part of the median one stand for nothing and are dropped
+FAINT = 0.03
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is fitted, and where Gaussians may start.
+
+    Attributes
+    ----------
+    volume, smooth : float32 [L, L, L], the map and the map smoothed to the resolution.
+    threshold : float, density of the molecule's surface.
+    solid, weak : bool [L, L, L], the molecule above the threshold, and its weak density (probes).
+    mask : float32 [L, L, L], soft: outside it there is neither density nor Gaussians.
+    pixel_size : float, Å/px; resolution_angst : float.
+    atoms : Atoms in Å from the box centre, or None.
+    """
+
+    volume: np.ndarray
+    smooth: np.ndarray
+    threshold: float
+    solid: np.ndarray
+    weak: np.ndarray
+    mask: np.ndarray
+    pixel_size: float
+    resolution_angst: float
+    atoms: Optional[atomic.Atoms]
+
+    def first_count(self):
+        """Number of Gaussians for the resolution, without probes."""
+        count = seeding.count_for(self.solid, self.pixel_size, self.resolution_angst)
+        return count if self.atoms is None else int(np.clip(count, len(np.unique(self.atoms.chains)), len(self.atoms)))
+
+    def seeds(self, count, seed):
+        """Where `count` Gaussians and the probes start: centres [N, 3], amplitudes over their mean [N], Labels or None."""
+        if self.atoms is None:
+            centers, labels = self._in_density(self.solid, count, seed), None
+            shares = np.ones(len(centers))
+        else:
+            near = seeding.near_points(self.atoms.positions, self.solid.shape, self.pixel_size, 0.5 * self.resolution_angst)
+            bare = seeding.large_pieces(self.solid & ~near, self.pixel_size, self.resolution_angst)
+            extra = int(round(count * bare.sum() / self.solid.sum()))
+            centers, masses, labels = atomic.cluster_atoms(self.atoms, count - extra, seed)
+            centers = np.concatenate([centers, self._in_density(bare, extra, seed)])
+            labels, shares = labels.extended(extra), np.concatenate([masses / masses.mean(), np.ones(extra)])
+        probes = self._in_density(self.weak, seeding.count_for(self.weak, self.pixel_size, self.resolution_angst, least=0), seed)
+        if not len(probes):
+            return centers, shares, labels
+        weak = sample_map(self.smooth, self.pixel_size, probes) / max(np.median(sample_map(self.smooth, self.pixel_size, centers)), 1e-30)
+        return (np.concatenate([centers, probes]), np.concatenate([shares, np.minimum(weak, 1)]),
+                labels.extended(len(probes)) if labels else None)
+
+    def _in_density(self, region, count, seed):
+        if not count:
+            return np.empty((0, 3), np.float32)
+        return seeding.seed_centers(np.where(region, self.smooth, 0), 0, self.pixel_size, count, seed)
+
+    def keeps(self, mixture):
+        """Gaussians inside the mask, and of those outside the main density only the ones that hold some: bool [N]."""
+        inside = sample_map(self.mask, self.pixel_size, mixture.centers) > 0.1
+        main = sample_map(self.solid, self.pixel_size, mixture.centers) > 0
+        if not main.any():
+            return inside
+        return inside & (main | (mixture.amplitudes >= FAINT * np.median(mixture.amplitudes[main])))
 
 
 def fit(config, run):
     """Run the fit stage (see `gmmhet fit --help`)."""
     count = parse_count(config.n_gaussians)
+    weak_level = parse_probes(config.probes)
     if bool(config.map) == bool(config.particles):
         raise ConfigError("give --map or --particles (exactly one): the neutral model is fitted to one of them")
+    atoms = atomic.read_atoms(config.atoms) if config.atoms else None
+    corner = np.zeros(3)
     if config.map:
         volume, pixel_size = read_map(config.map)
         mask = _mask(config.mask, volume.shape[0], pixel_size)
+        corner = atomic.map_corner(config.map)
         run.create()
     else:
         particles = read_particles(config.particles)
@@ -34,29 +105,82 @@ def fit(config, run):
         run.create()
         volume = backproject(particles, np.arange(len(particles)))
     resolution = config.resolution or 3 * pixel_size
-    smooth = smooth_to(volume, pixel_size, resolution) * (1 if mask is None else mask)
-    threshold = config.threshold or find_threshold(smooth)
-    molecule = molecule_mask(smooth, threshold, pixel_size, resolution) if mask is None else mask
-    smooth = np.where(molecule > 0.5, smooth, 0)
-    first = count or count_for(smooth, threshold, pixel_size, resolution)
-    mixture, fsc = _grow(config, volume * molecule, smooth, threshold, pixel_size, resolution, first, bool(count),
-                         lambda centers: sample_map(molecule, pixel_size, centers) > 0.1)
-    _write(config, run, mixture, fsc, volume.shape[0], pixel_size, resolution, threshold)
+    if atoms is not None:
+        atoms = _placed(atoms, volume, pixel_size, resolution, corner, config.seed)
+    target = make_target(volume, pixel_size, resolution, config.threshold, weak_level, mask, atoms)
+    mixture, fsc = _grow(config, target, count)
+    _write(config, run, mixture, fsc, target)
 
 
-def _grow(config, volume, smooth, threshold, pixel_size, resolution, count, fixed, inside):
-    """Fit `count` Gaussians, or more (unless `fixed`) while the mean FSC is short of the goal and more Gaussians raise it."""
-    voxels, best = int(np.sum(smooth > threshold)), None
+def _placed(atoms, volume, pixel_size, resolution, corner, seed):
+    """The atoms in Å from the box centre, with what their place rests on in the log."""
+    smooth = seeding.smooth_to(volume, pixel_size, resolution)
+    placed, frame, found = atomic.find_frame(atoms, smooth, pixel_size, resolution, corner, seed)
+    log.info("%d atoms in %d chains, measured from %s: correlation with the map %.3f", len(atoms), len(np.unique(atoms.chains)), frame, found)
+    if frame != "the map's header":
+        log.warning("the atomic model does not fit the origin in the map's header; it was taken as measured from %s, where it does", frame)
+    if found < atomic.DOUBTED:
+        log.warning("the atomic model and the map correlate by only %.2f: is it this molecule, and fitted into this map?", found)
+    return placed
+
+
+def make_target(volume, pixel_size, resolution, threshold, weak_level, mask, atoms):
+    """Find the molecule in a map.
+
+    Parameters
+    ----------
+    volume : float32 [L, L, L].
+    pixel_size : float, Å/px; resolution : float, Å.
+    threshold : float; 0 finds it.
+    weak_level : float, density of probes; None finds it, inf wants none.
+    mask : float32 [L, L, L] or None; a mask limits everything, without one a soft one is made around what was found.
+    atoms : Atoms in Å from the box centre, or None.
+    """
+    smooth = seeding.smooth_to(volume, pixel_size, resolution)
+    allowed = smooth if mask is None else np.where(mask > 0.5, smooth, 0)
+    threshold = threshold or seeding.find_threshold(allowed)
+    solid = seeding.solid_region(allowed, threshold)
+    known = solid
+    if atoms is not None:
+        known = solid | seeding.near_points(atoms.positions, solid.shape, pixel_size, 0.5 * resolution)
+    if weak_level is None:
+        weak_level = max(seeding.WEAK_LEVEL * threshold, seeding.solvent_level(smooth, known, pixel_size, resolution))
+    elif weak_level >= threshold and np.isfinite(weak_level):
+        raise ConfigError("--probes %.4g must lie below the density threshold %.4g: Gaussians are seeded above that anyway" % (weak_level, threshold))
+    weak = seeding.weak_region(allowed, known, weak_level, pixel_size, resolution)
+    if mask is None:
+        mask = seeding.soft_edge(known | weak, pixel_size, resolution)
+    return Target(volume * mask, smooth, threshold, solid, weak, mask, pixel_size, resolution, atoms)
+
+
+def _grow(config, target, count):
+    """Fit `count` Gaussians; for 0 as many as the resolution asks for, and more while the mean FSC is short of the goal and they raise it."""
+    fixed, count, best = bool(count), count or target.first_count(), None
+    most = len(target.atoms) if target.atoms is not None else int(target.solid.sum()) // 2
     while True:
-        centers = seed_centers(smooth, threshold, pixel_size, count, config.seed)
-        log.info("fitting %d Gaussians to %.1f Å", len(centers), resolution)
-        found = fit_mixture(volume, pixel_size, centers, resolution, config.steps, inside)
-        log.info("mean FSC with the map up to %.1f Å: %.4f", resolution, found[1].mean())
+        centers, shares, labels = target.seeds(count, config.seed)
+        log.info("fitting %d Gaussians%s to %.1f Å", len(centers), " (%d in weak density)" % (len(centers) - count) if len(centers) > count else "",
+                 target.resolution_angst)
+        found = fit_mixture(target.volume, target.pixel_size, centers, target.resolution_angst, config.steps, target.keeps, shares, labels)
+        log.info("mean FSC with the map up to %.1f Å: %.4f", target.resolution_angst, found[1].mean())
         gained = np.inf if best is None else found[1].mean() - best[1].mean()
         best = found if best is None or gained > 0 else best
         count = int(count * GROWTH)
-        if fixed or best[1].mean() >= FSC_GOAL or gained < LEAST_GAIN or count > voxels // 2:
+        if fixed or best[1].mean() >= FSC_GOAL or gained < LEAST_GAIN or count > most:
             return best
+
+
+def parse_probes(text):
+    """'auto' to None, 'none' to infinity, else a density level above 0."""
+    if text in ("auto", "none"):
+        return None if text == "auto" else np.inf
+    try:
+        level = float(text)
+    except ValueError:
+        level = 0.0
+    if not 0 < level < np.inf:
+        raise ConfigError("--probes must be 'auto', 'none' or a density level above 0, got '%s'" % text)
+    return level
 
 
 def parse_count(text):
@@ -78,11 +202,14 @@ def _mask(path, box, pixel_size):
     return mask
 
 
-def _write(config, run, mixture, fsc, box, pixel_size, resolution, threshold):
+def _write(config, run, mixture, fsc, target):
+    box, pixel_size, resolution = target.volume.shape[0], target.pixel_size, target.resolution_angst
     mixture.save(run(rundir.GMM), pixel_size=pixel_size, box=box, resolution=resolution)
     write_cif(run(rundir.GMM_CIF), mixture)
     write_map(run(rundir.GMM_MAP), render(mixture, box, pixel_size), pixel_size)
     curve = np.concatenate([[1.0], fsc, np.zeros(box // 2 - len(fsc))])
     write_fsc_csv(run(rundir.FSC), box, pixel_size, fsc=curve)
-    run.write_summary(dict(stage="fit", seed=config.seed, gaussians=len(mixture), resolution_angst=resolution, mean_fsc=float(fsc.mean()),
-                           threshold=float(threshold), pixel_size=pixel_size, box=box))
+    probes = int(np.sum(sample_map(target.weak, pixel_size, mixture.centers) > 0))
+    chains = mixture.labels.names() if mixture.labels else []
+    run.write_summary(dict(stage="fit", seed=config.seed, gaussians=len(mixture), probes=probes, chains=len(chains), resolution_angst=resolution,
+                           mean_fsc=float(fsc.mean()), threshold=float(target.threshold), pixel_size=pixel_size, box=box))

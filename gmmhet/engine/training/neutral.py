@@ -11,6 +11,8 @@ from gmmhet.engine.log import progress
 
 #: resolutions of the stages, as multiples of the target, and the share of the steps each takes
 STAGES = ((4.0, 0.2), (2.0, 0.3), (1.0, 0.5))
+#: smallest amplitude at the start, over the mean
+LEAST_SHARE = 0.02
 
 
 class FitError(ValueError):
@@ -65,7 +67,7 @@ def packed_fsc(a, b, shell, count, m):
     return sums(a * b) / np.sqrt(sums(a * a) * sums(b * b) + 1e-30)
 
 
-def fit_mixture(volume, pixel_size, centers, resolution_angst, steps, inside=None):
+def fit_mixture(volume, pixel_size, centers, resolution_angst, steps, inside=None, shares=None, labels=None):
     """Fit a mixture to a map.
 
     Minimises, averaged over shells up to the resolution, the squared difference over the map's power in the shell: every shell counts
@@ -77,7 +79,9 @@ def fit_mixture(volume, pixel_size, centers, resolution_angst, steps, inside=Non
     centers : float32 [N, 3], where the Gaussians start, Å.
     resolution_angst : float, target.
     steps : int, ADAM steps in all.
-    inside : callable or None, centres [N, 3] to bool [N]: Gaussians that end outside are dropped.
+    inside : callable or None, Mixture to bool [N]: Gaussians that end outside are dropped.
+    shares : float32 [N] or None, amplitudes at the start over their mean; None starts all alike.
+    labels : Labels or None, of the Gaussians.
 
     Returns
     -------
@@ -92,7 +96,8 @@ def fit_mixture(volume, pixel_size, centers, resolution_angst, steps, inside=Non
     finest = _shells(box, pixel_size, resolution_angst)
     spacing = _spacing(centers)
     mass = float(volume[volume > 0].sum()) * pixel_size**2 / len(centers)
-    variables = [tf.Variable(centers / spacing), tf.Variable(tf.zeros(len(centers))), tf.Variable(tf.zeros(len(centers)))]
+    logs = np.zeros(len(centers)) if shares is None else np.log(np.maximum(shares, LEAST_SHARE))
+    variables = [tf.Variable(centers / spacing), tf.Variable(np.float32(logs)), tf.Variable(tf.zeros(len(centers)))]
     width_scale = 0.6 * spacing
 
     def mixture():
@@ -101,9 +106,9 @@ def fit_mixture(volume, pixel_size, centers, resolution_angst, steps, inside=Non
     for factor, share in STAGES:
         m = max(3, int(round(finest / factor)))
         _descend(variables, mixture, volume, pixel_size, m, max(1, int(round(share * steps))), "fit to %.1f Å" % (box * pixel_size / m))
-    found = Mixture(*(part.numpy() for part in mixture()))
+    found = Mixture(*(part.numpy() for part in mixture()), labels)
     if inside is not None:
-        kept = inside(found.centers)
+        kept = inside(found)
         if not kept.any():
             raise FitError("all %d Gaussians lie outside the mask: do the mask and the map share box, pixel size and origin?" % len(found))
         found = found.select(kept)

@@ -50,7 +50,7 @@ def parse_columns(vary):
 
 def free_gaussians(config, neutral):
     """Gaussians that may vary: the region; without one all, or one asymmetric unit when there is symmetry."""
-    free = region_mask(config.region, neutral.centers)
+    free = region_mask(config.region, neutral)
     if config.symmetry.lower() != "c1" and not config.region:
         free = asymmetric_unit(neutral.centers, neutral.amplitudes, config.symmetry)
     return free

@@ -46,9 +46,9 @@ def test_a_map_without_positive_density_is_refused():
 
 
 def test_the_count_grows_with_the_cube_of_the_resolution_and_has_a_floor(two_blobs):
-    counts = [count_for(two_blobs, find_threshold(two_blobs), 4.0, r) for r in (8.0, 16.0)]
+    counts = [count_for(two_blobs > find_threshold(two_blobs), 4.0, r) for r in (8.0, 16.0)]
     assert counts[0] == pytest.approx(8 * counts[1], rel=0.1)
-    assert count_for(two_blobs, find_threshold(two_blobs), 4.0, 200.0) == 8
+    assert count_for(two_blobs > find_threshold(two_blobs), 4.0, 200.0) == 8
 
 
 def test_smoothing_keeps_the_mass_and_lowers_the_peak(two_blobs):
