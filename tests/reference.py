@@ -56,8 +56,9 @@ def image_of(xy, amplitudes, widths, box, pixel_size):
 
 
 def ctf(parameters, kx, ky):
-    """CTF of one particle [9] at frequencies kx, ky (1/Å), one at a time."""
-    u, v, angle, kilovolt, cs_mm, contrast, phase, bfactor, scale = (float(p) for p in parameters)
+    """CTF of one particle [9 to 11] at frequencies kx, ky (1/Å), one at a time; without its sign where the tenth number is 1."""
+    u, v, angle, kilovolt, cs_mm, contrast, phase, bfactor, scale = (float(p) for p in parameters[:9])
+    flipped = len(parameters) > 9 and parameters[9] == 1
     volt = 1e3 * kilovolt
     wavelength = 12.2643247 / np.sqrt(volt * (1 + volt * 0.978466e-6))      # RELION's constants, 5e-6 from CODATA's
     out = np.empty(kx.shape)
@@ -66,7 +67,8 @@ def ctf(parameters, kx, ky):
         direction = np.arctan2(ky[place], kx[place])
         defocus = (u + v) / 2 + (u - v) / 2 * np.cos(2 * (direction - np.radians(angle)))
         gamma = np.pi * wavelength * defocus * k2 - np.pi / 2 * cs_mm * 1e7 * wavelength**3 * k2**2
-        out[place] = scale * np.exp(-bfactor * k2 / 4) * np.sin(gamma + np.arcsin(contrast) + np.radians(phase))
+        wave = np.sin(gamma + np.arcsin(contrast) + np.radians(phase))
+        out[place] = scale * np.exp(-bfactor * k2 / 4) * (abs(wave) if flipped else wave)
     return out
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from gmmhet.engine.imaging.pose import euler_from_rotation, rotation_from_euler
 from gmmhet.engine.io.errors import ParticleError, listing
+from gmmhet.engine.io.optics import CTF_LABELS, Sampling, read_ctf, read_pixel_size
 from gmmhet.engine.io.stacks import StackCache, stack_shape
 from gmmhet.engine.io.star import ParticleTable, as_relion31, optics_table, read_star, write_star
 from gmmhet.engine.log import log
@@ -17,39 +18,45 @@ from gmmhet.engine.log import log
 __all__ = ["ParticleError", "ParticleSet", "read_particles", "write_particles"]
 
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
-#: RELION's columns in the order of gmmhet.engine.imaging.ctf.CTF_COLUMNS, with the default of those that may be missing
-CTF_LABELS = {"rlnDefocusU": None, "rlnDefocusV": None, "rlnDefocusAngle": 0.0, "rlnVoltage": None, "rlnSphericalAberration": None,
-              "rlnAmplitudeContrast": None, "rlnPhaseShift": 0.0, "rlnCtfBfactor": 0.0, "rlnCtfScalefactor": 1.0}
-#: RELION's columns of image formation that the engine does not model
-IGNORED = ("rlnBeamTiltX", "rlnBeamTiltY", "rlnOddZernike", "rlnEvenZernike", "rlnMagMat00", "rlnMagMat01", "rlnMagMat10", "rlnMagMat11")
 
 
 class ParticleSet:
     """Posed particles with CTF, whose images stay on disk.
+
+    Optics groups may differ in pixel size and box; images are then brought to one sampling as they are read, with the values of their
+    pixels kept, and lengths in Å stay what they are. A group sampled more coarsely holds nothing beyond its own Nyquist frequency.
 
     Attributes
     ----------
     ids : int64 [n], ``rlnImageId`` or row number from 1; the key of every join.
     rotation : float32 [n, 3, 3], A of the engine's conventions.
     shift_angst : float32 [n, 2], where the molecule's origin lies in the image (x, y), minus RELION's origin.
-    ctf : float32 [n, 9], columns gmmhet.engine.imaging.ctf.CTF_COLUMNS.
+    ctf : float32 [n, 11], columns gmmhet.engine.imaging.ctf.CTF_COLUMNS.
     half : int8 [n], half set 1 or 2, 0 where unknown.
-    pixel_size : float, Å/px.
-    box : int, px.
+    pixel_size : float, Å/px; box : int, px. Of the images that `read` gives.
+    sampling : Sampling, how each optics group is stored.
     path : str, the star file.
     """
 
-    def __init__(self, table, ids, rotation, shift_angst, ctf, half, pixel_size, stacks, stack_of, slice_of):
-        self._table, self._stacks, self._stack_of, self._slice_of = table, stacks, stack_of, slice_of
+    def __init__(self, table, ids, rotation, shift_angst, ctf, half, sampling, group, stacks, stack_of, slice_of):
+        self._table, self._stacks, self._stack_of, self._slice_of, self._group = table, stacks, stack_of, slice_of, group
         self._cache, self._poses_changed = StackCache(), False
         self.ids, self.rotation, self.shift_angst, self.ctf, self.half = ids, rotation, shift_angst, ctf, half
-        self.pixel_size, self.path, self.box = pixel_size, table.path, 0
+        self.path, self.sampling = table.path, sampling
+
+    @property
+    def pixel_size(self):
+        return self.sampling.pixel_size
+
+    @property
+    def box(self):
+        return self.sampling.box
 
     def __len__(self):
         return len(self.ids)
 
     def read(self, indices):
-        """Images of the given rows.
+        """Images of the given rows, all at the set's pixel size and box.
 
         Parameters
         ----------
@@ -57,7 +64,7 @@ class ParticleSet:
 
         Returns
         -------
-        float32 [B, L, L], (y, x), as stored.
+        float32 [B, L, L], (y, x).
 
         Raises
         ------
@@ -70,7 +77,8 @@ class ParticleSet:
         for number in np.unique(stack_of):
             places = np.flatnonzero(stack_of == number)
             places = places[np.argsort(slice_of[places], kind="stable")]
-            images[places] = self._cache.get(self._stacks[number]).read(slice_of[places])
+            stored = self._cache.read(self._stacks[number], slice_of[places])
+            images[places] = self.sampling.at_common(stored, self._group[indices[places]])
         finite = np.isfinite(images).all(axis=(1, 2))
         if not finite.all():
             bad = indices[np.flatnonzero(~finite)[0]]
@@ -81,11 +89,21 @@ class ParticleSet:
     def _place(self, row):
         return "%06d@%s" % (self._slice_of[row] + 1, self._stacks[self._stack_of[row]])
 
+    def finest_frequency(self, indices):
+        """Largest frequency (1/Å) at which the images of the given rows hold data, [B]; None when every group is sampled alike."""
+        return self.sampling.finest_frequency[self._group[indices]] if self.sampling.differs.any() else None
+
+    def at_sampling(self, box, pixel_size):
+        """The set with its images read at another box and pixel size (Å/px)."""
+        changed = copy.copy(self)
+        changed.sampling = replace(self.sampling, box=int(box), pixel_size=float(pixel_size))
+        return changed
+
     def select(self, indices):
         """The set with only the given rows, in the given order; open stacks are shared."""
         indices = np.atleast_1d(indices)
         subset = copy.copy(self)
-        for name in ("ids", "rotation", "shift_angst", "ctf", "half", "_stack_of", "_slice_of"):
+        for name in ("ids", "rotation", "shift_angst", "ctf", "half", "_group", "_stack_of", "_slice_of"):
             setattr(subset, name, getattr(self, name)[indices])
         subset._table = self._table.select(indices)
         return subset
@@ -138,8 +156,7 @@ class ParticleSet:
         Only angles and shifts are rewritten, and only when `with_poses` changed them; half sets likewise by `with_half`. ``rlnImageId`` is
         written also where the input had none, so that the particles of a subset keep their ids. Stacks in or below the new file's folder are named relative to it, all others by their absolute path, so that RELION finds them from any working directory.
         """
-        table = as_relion31(self._table, self.pixel_size, self.box)
-        particles = table.particles.assign(rlnImageName=self._image_names(os.path.dirname(os.path.abspath(path))), rlnImageId=self.ids)
+        particles = self._table.particles.assign(rlnImageName=self._image_names(os.path.dirname(os.path.abspath(path))), rlnImageId=self.ids)
         if self._poses_changed:
             particles = particles.assign(**dict(zip(ANGLES, (np.round(a, 6) for a in euler_from_rotation(self.rotation)))))
         origins = np.round(-self.shift_angst.astype(np.float64), 6) + 0.0
@@ -148,8 +165,8 @@ class ParticleSet:
             if self._poses_changed or angst not in particles:
                 particles[angst] = origins[:, column]
             if self._poses_changed and pixels in particles:
-                particles[pixels] = origins[:, column] / self.pixel_size
-        write_star(path, ParticleTable(path, particles, table.optics, table.others))
+                particles[pixels] = origins[:, column] / self.sampling.group_pixel_size[self._group]
+        write_star(path, replace(self._table, path=path, particles=particles))
 
     def _image_names(self, folder):
         names = []
@@ -179,14 +196,15 @@ def read_particles(path):
         when the file, its columns or its stacks cannot be used; the message says what to do.
     """
     table = read_star(path)
-    rotation = _rotation(table)
-    ctf = _ctf(table)
-    pixel_size = _pixel_size(table)
+    rotation, pixel_size = _rotation(table), read_pixel_size(table)
     stacks, stack_of, slice_of = _places(table)
-    particles = ParticleSet(table, _ids(table), rotation, _shift(table, pixel_size), ctf, _half(table), pixel_size,
-                            stacks, stack_of, slice_of)
-    particles.box = _box(particles)
-    return particles
+    shapes = _shapes(stacks)
+    table = as_relion31(table, pixel_size, shapes[stack_of, 2])
+    ids, number, ctf = _ids(table), table.numbers("rlnOpticsGroup").astype(np.int64), read_ctf(table)
+    _check_images(table.path, ids, number, stacks, stack_of, slice_of, shapes)
+    sampling = Sampling.of(path, number, pixel_size, shapes[stack_of, 2])
+    return ParticleSet(table, ids, rotation, _shift(table, pixel_size), ctf, _half(table), sampling, sampling.group_of(number), stacks,
+                       stack_of, slice_of)
 
 
 def _rotation(table):
@@ -208,43 +226,6 @@ def _shift(table, pixel_size):
         else:
             columns.append(-table.numbers("rlnOrigin" + axis, 0.0) * pixel_size)
     return np.stack(columns, axis=1).astype(np.float32) + np.float32(0)
-
-
-def _ctf(table):
-    required = [label for label, default in CTF_LABELS.items() if default is None and label != "rlnDefocusV"]
-    missing = [label for label in required if not table.has(label)]
-    if missing:
-        raise ParticleError("%s: particles without CTF (missing columns: %s). Estimate the CTF before extracting the particles" % (
-            table.path, ", ".join(missing)))
-    for label, words in (("rlnCtfDataAreCtfPremultiplied", "multiplied by their CTF"), ("rlnCtfDataArePhaseFlipped", "phase-flipped")):
-        if np.any(table.numbers(label, 0)):
-            raise ParticleError("%s: the particles are already %s (%s is 1), and the CTF would be applied twice: extract them again "
-                                "without it" % (table.path, words, label))
-    ignored = [label for label in IGNORED if table.has(label)]
-    if ignored:
-        log.warning("%s: beam tilt, higher aberrations and anisotropic magnification are not modelled; ignored: %s.", table.path,
-                    ", ".join(ignored))
-    columns = [table.numbers(label, default) if table.has(label) or default is not None else table.numbers("rlnDefocusU")
-               for label, default in CTF_LABELS.items()]
-    return np.stack(columns, axis=1).astype(np.float32)
-
-
-def _pixel_size(table):
-    if table.has("rlnImagePixelSize"):
-        sizes = table.numbers("rlnImagePixelSize")
-    elif table.has("rlnDetectorPixelSize") and table.has("rlnMagnification"):
-        sizes = 1e4 * table.numbers("rlnDetectorPixelSize") / table.numbers("rlnMagnification")
-    elif table.has("rlnPixelSize"):
-        sizes = table.numbers("rlnPixelSize")
-    else:
-        raise ParticleError("%s: the pixel size is unknown; expected rlnImagePixelSize in the optics table, or rlnDetectorPixelSize and "
-                            "rlnMagnification" % table.path)
-    if not np.all((sizes > 0) & np.isfinite(sizes)):
-        raise ParticleError("%s: the pixel size must be above zero, got %g Å/px" % (table.path, sizes.min()))
-    if np.ptp(sizes) > 1e-4 * sizes[0]:
-        raise ParticleError("%s: particles must have one pixel size, got %s Å/px: rescale them to one first" % (
-            table.path, listing("%g" % s for s in np.unique(sizes))))
-    return float(sizes[0])
 
 
 def _ids(table):
@@ -292,23 +273,28 @@ def _find_stacks(star, stacks):
     return [os.path.normpath(path) for path in found]
 
 
-def _box(particles):
-    """The box all images share; also checks that every stack reaches the slices asked of it."""
-    shapes = np.array([stack_shape(path) for path in particles._stacks])
-    ny, nx = shapes[0, 1:]
-    if nx != ny:
-        raise ParticleError("%s: images must be square, got %d x %d px in '%s'" % (particles.path, nx, ny, particles._stacks[0]))
-    other = np.flatnonzero((shapes[:, 1:] != nx).any(axis=1))
+def _shapes(stacks):
+    """Number of images and their size of every stack, [n_stacks, 3]."""
+    return np.array([stack_shape(path) for path in stacks])
+
+
+def _check_images(path, ids, number, stacks, stack_of, slice_of, shapes):
+    """Refuse images that are not square, sizes that differ within an optics group [n], and images that their stack does not hold."""
+    odd = np.flatnonzero(shapes[:, 1] != shapes[:, 2])
+    if len(odd):
+        raise ParticleError("%s: images must be square, got %d x %d px in '%s'" % (path, shapes[odd[0], 2], shapes[odd[0], 1], stacks[odd[0]]))
+    _, first, group = np.unique(number, return_index=True, return_inverse=True)
+    model = stack_of[first][group.reshape(-1)]
+    other = np.flatnonzero(shapes[stack_of, 2] != shapes[model, 2])
     if len(other):
-        raise ParticleError("%s: all images must have the same size: '%s' has %d x %d px, but '%s' has %d x %d px" % (
-            particles.path, particles._stacks[0], nx, ny, particles._stacks[other[0]], shapes[other[0], 2], shapes[other[0], 1]))
-    beyond = np.flatnonzero(particles._slice_of >= shapes[particles._stack_of, 0])
+        one, two = model[other[0]], stack_of[other[0]]
+        raise ParticleError("%s: all images of an optics group must have the same size: '%s' has %d x %d px, but '%s' has %d x %d px" % (
+            path, stacks[one], shapes[one, 2], shapes[one, 1], stacks[two], shapes[two, 2], shapes[two, 1]))
+    beyond = np.flatnonzero(slice_of >= shapes[stack_of, 0])
     if len(beyond):
-        row, stack = beyond[0], particles._stack_of[beyond[0]]
+        row, stack = beyond[0], stack_of[beyond[0]]
         raise ParticleError("%s: particle id %d names image %d of '%s', which holds only %d images (%d particles name images that do "
-                            "not exist)" % (particles.path, particles.ids[row], particles._slice_of[row] + 1, particles._stacks[stack],
-                                            shapes[stack, 0], len(beyond)))
-    return int(nx)
+                            "not exist)" % (path, ids[row], slice_of[row] + 1, stacks[stack], shapes[stack, 0], len(beyond)))
 
 
 def write_particles(folder_star_path, stack_path, images, n, rotation, shift_angst, ctf, pixel_size, half=None, ids=None):
@@ -321,7 +307,8 @@ def write_particles(folder_star_path, stack_path, images, n, rotation, shift_ang
     n : int
     rotation : array [n, 3, 3], A of the engine's conventions.
     shift_angst : array [n, 2], Å (x, y).
-    ctf : array [n, 9], columns gmmhet.engine.imaging.ctf.CTF_COLUMNS.
+    ctf : array [n, 9 to 11], columns gmmhet.engine.imaging.ctf.CTF_COLUMNS; particles that differ in voltage, aberration, contrast, phase
+        flipping or optics group get optics groups of their own, numbered from 1.
     pixel_size : float, Å/px.
     half : array [n] of 1 and 2, or None.
     ids : int array [n], or None for 1 .. n.
@@ -333,18 +320,21 @@ def write_particles(folder_star_path, stack_path, images, n, rotation, shift_ang
     """
     box = _write_stack(stack_path, images, n, pixel_size)
     ctf = np.asarray(ctf, np.float64)
-    groups, group_of = np.unique(ctf[:, 3:6], axis=0, return_inverse=True)
+    ctf = np.concatenate([ctf, np.broadcast_to([0.0, 1.0], (n, 2))[:, ctf.shape[1] - 9:]], axis=1)
+    groups, group_of = np.unique(ctf[:, [10, 3, 4, 5, 9]], axis=0, return_inverse=True)
     folder = os.path.dirname(os.path.abspath(folder_star_path))
     name = os.path.relpath(os.path.abspath(stack_path), folder)
     columns = {"rlnImageId": np.arange(1, n + 1) if ids is None else np.asarray(ids, np.int64),
                "rlnImageName": ["%06d@%s" % (i, name) for i in range(1, n + 1)], "rlnOpticsGroup": group_of.reshape(-1) + 1}
-    columns.update({label: np.round(ctf[:, i], 6) for i, label in enumerate(CTF_LABELS) if not 3 <= i <= 5})
+    columns.update({label: np.round(ctf[:, i], 6) for i, label in enumerate(CTF_LABELS) if i < 3 or 5 < i < 9})
     columns.update(zip(ANGLES, (np.round(a, 6) for a in euler_from_rotation(rotation))))
     origin = np.round(-np.asarray(shift_angst, np.float64), 6) + 0.0
     columns.update(rlnOriginXAngst=origin[:, 0], rlnOriginYAngst=origin[:, 1])
     if half is not None:
         columns["rlnRandomSubset"] = np.asarray(half, int)
-    optics = optics_table(np.round(groups, 6), pixel_size, box)
+    optics = optics_table(np.round(groups[:, 1:4], 6), pixel_size, box)
+    if groups[:, 4].any():
+        optics["rlnCtfDataArePhaseFlipped"] = groups[:, 4].astype(int)
     write_star(folder_star_path, ParticleTable(folder_star_path, pd.DataFrame(columns), optics, {}))
 
 

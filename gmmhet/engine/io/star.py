@@ -143,17 +143,22 @@ def read_star(path):
 
 
 def as_relion31(table, pixel_size, box):
-    """The table with optics groups: a RELION 3.0 table gets one group per distinct voltage, aberration and contrast.
+    """The table with optics groups: a RELION 3.0 table gets one group per distinct voltage, aberration, contrast and pixel size.
 
     Every column of the input stays. Origins in pixels get their counterpart in Å.
+
+    Parameters
+    ----------
+    table : ParticleTable
+    pixel_size, box : arrays [n], of each particle (Å/px, px).
     """
     if table.optics is not None:
         return table
     particles = table.particles.copy()
-    settings = np.stack([table.numbers(label) for label in _OPTICS_LABELS], axis=1)
-    groups, row = np.unique(settings, axis=0, return_inverse=True)
+    settings = np.stack([table.numbers(label) for label in _OPTICS_LABELS] + [pixel_size], axis=1)
+    groups, first, row = np.unique(settings, axis=0, return_index=True, return_inverse=True)
     particles["rlnOpticsGroup"] = row.reshape(-1) + 1
-    return replace(table, particles=particles, optics=optics_table(groups, pixel_size, box))
+    return replace(table, particles=particles, optics=optics_table(groups[:, :3], groups[:, 3], np.asarray(box)[first]))
 
 
 def optics_table(settings, pixel_size, box):
@@ -162,13 +167,13 @@ def optics_table(settings, pixel_size, box):
     Parameters
     ----------
     settings : array [G, 3], voltage (kV), spherical aberration (mm), amplitude contrast of each group.
-    pixel_size : float, Å/px.
-    box : int
+    pixel_size : float or array [G], Å/px.
+    box : int or array [G]
     """
     number = np.arange(1, len(settings) + 1)
     columns = {"rlnOpticsGroup": number, "rlnOpticsGroupName": ["opticsGroup%d" % i for i in number]}
     columns.update({label: settings[:, i] for i, label in enumerate(_OPTICS_LABELS)})
-    columns.update(rlnImagePixelSize=float(pixel_size), rlnImageSize=int(box), rlnImageDimensionality=2)
+    columns.update(rlnImagePixelSize=pixel_size, rlnImageSize=box, rlnImageDimensionality=2)
     return pd.DataFrame(columns)
 
 

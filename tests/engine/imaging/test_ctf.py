@@ -6,7 +6,7 @@ from gmmhet.engine.imaging.ctf import CTF_COLUMNS, ctf_values, wavelength_angst
 from gmmhet.engine.imaging.fourier import FourierGrid
 
 PLAIN = dict(defocus_u_angst=15000, defocus_v_angst=15000, defocus_angle_deg=0, voltage_kv=300, cs_mm=2.7, amplitude_contrast=0.1,
-             phase_shift_deg=0, bfactor_angst2=0, scale=1)
+             phase_shift_deg=0, bfactor_angst2=0, scale=1, phase_flipped=0, optics_group=1)
 GRID = FourierGrid.to_resolution(64, 1.5)
 
 
@@ -23,6 +23,8 @@ def values(**changes):
     {}, dict(defocus_u_angst=22000, defocus_v_angst=14000, defocus_angle_deg=33), dict(defocus_angle_deg=-70, defocus_u_angst=9000),
     dict(voltage_kv=200, cs_mm=1.4), dict(voltage_kv=120, cs_mm=0.01), dict(amplitude_contrast=0), dict(amplitude_contrast=1),
     dict(phase_shift_deg=90), dict(phase_shift_deg=47, amplitude_contrast=0.07), dict(bfactor_angst2=80), dict(scale=0.6),
+    dict(defocus_u_angst=22000, defocus_v_angst=14000, defocus_angle_deg=33, phase_shift_deg=60, bfactor_angst2=80, scale=0.6),
+    dict(defocus_u_angst=22000, defocus_v_angst=14000, defocus_angle_deg=33, phase_shift_deg=60, phase_flipped=1),
     dict(defocus_u_angst=-5000, defocus_v_angst=-5000)], ids=str)
 def test_values_equal_the_slow_formula(changes):
     kx, ky = reference.half_plane(64, 1.5, GRID.m)
@@ -34,6 +36,27 @@ def test_the_error_of_single_precision_at_high_defocus_and_1_angstrom_stays_belo
     kx, ky = reference.half_plane(48, 0.5, 23)
     found = ctf_values(parameters(defocus_u_angst=40000, defocus_v_angst=38000), fine.kx, fine.ky).numpy()[0]
     assert np.abs(found - reference.ctf(parameters(defocus_u_angst=40000, defocus_v_angst=38000)[0], kx, ky)).max() < 1e-3
+
+
+def test_the_error_of_single_precision_at_3_um_of_underfocus_and_1_angstrom_per_pixel_is_what_the_docstring_says():
+    grid = FourierGrid.to_resolution(128, 1.0)
+    kx, ky = reference.half_plane(128, 1.0, grid.m)
+    changes = dict(defocus_u_angst=30150, defocus_v_angst=29850, defocus_angle_deg=25)
+    error = (ctf_values(parameters(**changes), grid.kx, grid.ky).numpy()[0] - reference.ctf(parameters(**changes)[0], kx, ky))[grid.weight > 0]
+    assert np.abs(error).max() < 1.2e-4 and np.sqrt(np.mean(error**2)) < 3e-5
+
+
+def test_the_optics_group_and_a_missing_pair_of_columns_change_nothing():
+    plain = parameters()
+    np.testing.assert_array_equal(values(optics_group=7), values())
+    np.testing.assert_array_equal(ctf_values(plain[:, :9], GRID.kx, GRID.ky)[0], values())
+
+
+def test_phase_flipped_images_have_the_ctf_without_its_sign_particle_by_particle():
+    both = np.concatenate([parameters(), parameters(phase_flipped=1)])
+    plain, flipped = ctf_values(both, GRID.kx, GRID.ky).numpy()
+    assert plain.min() < -0.9
+    np.testing.assert_array_equal(flipped, np.abs(plain))
 
 
 def test_particles_of_a_batch_do_not_touch_each_other():

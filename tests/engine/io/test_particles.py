@@ -8,7 +8,8 @@ import starfile
 
 from gmmhet.engine.imaging.ctf import CTF_COLUMNS
 from gmmhet.engine.imaging.pose import random_rotations, rotation_from_euler
-from gmmhet.engine.io.particles import CTF_LABELS, ParticleError, read_particles, write_particles
+from gmmhet.engine.io.optics import CTF_LABELS
+from gmmhet.engine.io.particles import ParticleError, read_particles, write_particles
 from gmmhet.engine.log import log
 
 N, BOX = 7, 8
@@ -75,7 +76,7 @@ class TestReading:
         np.testing.assert_allclose(particles.rotation, rotation_from_euler(table.rlnAngleRot, table.rlnAngleTilt, table.rlnAnglePsi), atol=1e-6)
         np.testing.assert_allclose(particles.shift_angst, -table[["rlnOriginXAngst", "rlnOriginYAngst"]], atol=1e-6)
         np.testing.assert_allclose(particles.ctf[:, 0], table.rlnDefocusU, rtol=1e-6)
-        np.testing.assert_allclose(particles.ctf[3, 1:], [12345.5, 33.25, 300, 2.7, 0.1, 0, 0, 1], rtol=1e-6)
+        np.testing.assert_allclose(particles.ctf[3, 1:], [12345.5, 33.25, 300, 2.7, 0.1, 0, 0, 1, 0, 1], rtol=1e-6)
         np.testing.assert_array_equal(particles.half, np.arange(N) % 2 + 1)
         assert (particles.pixel_size, particles.box, len(particles)) == (2.5, BOX, N)
 
@@ -211,8 +212,8 @@ class TestWritingParticles:
         rng = np.random.default_rng(4)
         rotation, shift = random_rotations(N, rng), rng.normal(size=(N, 2)) * 5
         ctf = np.stack([np.linspace(a, b, N) for a, b in ((9e3, 2e4), (8e3, 1e4), (0, 170), (300, 300), (2.7, 2.7), (0.1, 0.1), (0, 90),
-                                                          (0, 50), (1, 0.5))], axis=1)
-        ctf[4:, 3] = 200
+                                                          (0, 50), (1, 0.5), (0, 0), (1, 1))], axis=1)
+        ctf[4:, 3], ctf[4:, 10], ctf[5:, 9], ctf[5:, 10] = 200, 2, 1, 3
         star = str(tmp_path / "p.star")
         write_particles(star, str(tmp_path / "p.mrcs"), iter([images[:3], images[3:]]), N, rotation, shift, ctf, 3.5,
                         half=np.arange(N) % 2 + 1, ids=np.arange(N) * 10 + 5)
@@ -223,8 +224,16 @@ class TestWritingParticles:
         np.testing.assert_allclose(again.rotation, rotation, atol=1e-6)
         np.testing.assert_allclose(again.shift_angst, shift, atol=1e-5)
         np.testing.assert_allclose(again.ctf, ctf, rtol=1e-6)
-        assert again.pixel_size == 3.5 and len(starfile.read(star)["optics"]) == 2
+        assert again.pixel_size == 3.5 and list(starfile.read(star)["optics"].rlnCtfDataArePhaseFlipped) == [0, 0, 1]
         assert mrcfile.validate(str(tmp_path / "p.mrcs"))
+
+    def test_nine_ctf_columns_mean_not_phase_flipped_and_a_group_per_voltage_aberration_and_contrast(self, tmp_path, images):
+        star, ctf = str(tmp_path / "p.star"), np.tile([1e4, 1e4, 0, 300, 2.7, 0.1, 0, 0, 1], (N, 1))
+        ctf[:2, 3] = 200
+        write_particles(star, str(tmp_path / "p.mrcs"), [images], N, np.tile(np.eye(3), (N, 1, 1)), np.zeros((N, 2)), ctf, 2.0)
+        again = read_particles(star)
+        np.testing.assert_array_equal(again.ctf[:, 9:], [[0, 1]] * 2 + [[0, 2]] * (N - 2))
+        assert "rlnCtfDataArePhaseFlipped" not in starfile.read(star)["optics"]
 
     @pytest.mark.parametrize("batches, message", [
         ([np.zeros((3, 8, 8))], "images must be 5 in all, got 3"),
@@ -251,15 +260,14 @@ class TestBadInput:
         (dict(rlnImageId=[5, 6, 7, 7, 7, 6, 9]), "these occur more than once: 6, 7$"),
         (dict(rlnImagePixelSize=None), "the pixel size is unknown; expected rlnImagePixelSize"),
         (dict(rlnImagePixelSize=[0.0]), "column rlnImagePixelSize of row 1 of the optics table holds '0.0', expected a number from 0.01 to 1000 Å/px"),
-        (dict(rlnImagePixelSize=None, rlnPixelSize=[2.0] * 6 + [3.0]), "particles must have one pixel size, got 2, 3 Å/px: rescale"),
+        (dict(rlnImagePixelSize=None, rlnPixelSize=[2.0] * 6 + [3.0]), "particles of one optics group must have one pixel size, got 2, 3 Å/px: give each"),
         (dict(rlnOpticsGroup=[1] * 6 + [4]), "particles name optics group 4, but the optics table has only 1"),
-        (dict(rlnDefocusU=[1.0] * 4 + ["abc"] + [1.0] * 2), r"column rlnDefocusU of particle row 5 \(000005@Extract/s.mrcs\) holds 'abc', expected a number from -1e\+06 to 1e\+06 Å"),
-        (dict(rlnAnglePsi=[1.0] * 4 + [np.nan] + [1.0] * 2), r"column rlnAnglePsi of particle row 5 \(000005@Extract/s.mrcs\) holds 'nan', expected a number from -720 to 720 °"),
+        (dict(rlnDefocusU=[1.0] * 4 + ["abc"] + [1.0] * 2), r"column rlnDefocusU of particle row 5 \(000005@Extract/s.mrcs\) holds 'abc', expected a number from -1000000 to 1000000 Å"),
+        (dict(rlnAnglePsi=[1.0] * 4 + [np.nan] + [1.0] * 2), r"column rlnAnglePsi of particle row 5 \(000005@Extract/s.mrcs\) holds '<NA>', expected a number from -720 to 720 °"),
         (dict(rlnImageName=["000001@Extract/s.mrcs"] * 6 + ["x@Extract/s.mrcs"]), "rlnImageName of particle row 7 is 'x@Extract/s.mrcs'"),
         (dict(rlnImageName=["%d@Extract/s.mrcs" % (i + 3) for i in range(N)]),
          "particle id 95 names image 8 of '.*s.mrcs', which holds only 7 images"),
         (dict(rlnCtfDataAreCtfPremultiplied=1), r"are already multiplied by their CTF \(rlnCtfDataAreCtfPremultiplied is 1\)"),
-        (dict(rlnCtfDataArePhaseFlipped=1), r"are already phase-flipped \(rlnCtfDataArePhaseFlipped is 1\), and the CTF would be applied twice"),
         (dict(rlnOpticsGroup=None), "has an optics table, but rlnOpticsGroup is missing"),
     ])
     def test_unusable_columns_are_refused(self, tmp_path, images, changes, message):
