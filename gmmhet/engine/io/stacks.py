@@ -1,7 +1,10 @@
-"""Image stacks read lazily: MRC memory-mapped, compressed MRC read whole once, EMAN2 HDF image by image."""
+"""Image stacks read lazily: MRC and EMAN2 HDF image by image, compressed MRC whole once."""
 import os
+import resource
 import threading
 import warnings
+import weakref
+import zlib
 from collections import OrderedDict
 
 import h5py
@@ -14,6 +17,8 @@ from gmmhet.engine.io.errors import ParticleError
 
 _COMPRESSED = (".gz", ".bz2")
 _HDF = (".hdf", ".hdf5", ".h5")
+#: stacks kept open: half of the descriptors that this process may have, commonly 1,024
+MOST_OPEN = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2, 4096)
 
 
 def is_hdf(path):
@@ -38,7 +43,10 @@ def stack_shape(path):
     ParticleError
         when the file is not a readable stack, or shorter than its header says.
     """
-    return _open_stack(path, header_only=True).shape
+    try:
+        return _open_stack(path, header_only=True).shape
+    except OSError as error:
+        raise ParticleError("stack '%s' cannot be opened: %s" % (path, error.strerror or error)) from None
 
 
 def _open_stack(path, header_only=False):
@@ -46,13 +54,18 @@ def _open_stack(path, header_only=False):
         return HdfStack(path)
     if is_compressed(path):
         return CompressedStack(path, header_only)
-    return MappedStack(path)
+    return PlainStack(path)
 
 
 def plain_header(path):
     """Header (a NumPy record) and byte order, '<' or '>', of an uncompressed MRC file of at least 1024 bytes."""
-    order = ">" if np.fromfile(path, HEADER_DTYPE, 1)[0]["machst"][0] == 0x11 else "<"
-    return np.fromfile(path, HEADER_DTYPE.newbyteorder(order), 1)[0], order
+    with open(path, "rb") as file:
+        return _header(file.read(HEADER_DTYPE.itemsize))
+
+
+def _header(raw):
+    order = ">" if np.frombuffer(raw, HEADER_DTYPE, 1)[0]["machst"][0] == 0x11 else "<"
+    return np.frombuffer(raw, HEADER_DTYPE.newbyteorder(order), 1)[0], order
 
 
 def _mrc_layout(path, header):
@@ -62,30 +75,43 @@ def _mrc_layout(path, header):
     except ValueError:
         dtype = None
     shape = tuple(int(header[name]) for name in ("nz", "ny", "nx"))
-    if dtype is None or dtype.kind == "c" or min(shape) < 1:
+    if dtype is None or dtype.kind == "c" or min(shape) < 1 or header["nsymbt"] < 0:
         raise ParticleError("stack '%s' is not a readable MRC stack: expected mode 0, 1, 2, 6 or 12, got mode %d with %d images of "
                             "%d x %d px" % (path, header["mode"], shape[0], shape[2], shape[1]))
     return shape, dtype, HEADER_DTYPE.itemsize + int(header["nsymbt"])
 
 
-class MappedStack:
-    """An uncompressed MRC stack, memory-mapped. ``shape`` is (n, ny, nx); `read` gives images by 0-based number."""
+class PlainStack:
+    """An uncompressed MRC stack, read image by image from the open file. ``shape`` is (n, ny, nx); `read` gives images by 0-based number.
+
+    It is read and not memory-mapped: where a file is cut short or its disk fails during a run, reading is an error with a sentence, and touching
+    a memory map ends the whole program. Both go through the page cache and are equally fast.
+    """
 
     def __init__(self, path):
-        size = os.path.getsize(path)
+        self._path = path
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+        size = os.fstat(self._file).st_size
         if size < HEADER_DTYPE.itemsize:
             raise ParticleError("stack '%s' is not an MRC file: it has %d bytes, a header has 1024" % (path, size))
-        header, order = plain_header(path)
-        self.shape, dtype, offset = _mrc_layout(path, header)
-        dtype = dtype.newbyteorder(order)
-        whole = (size - offset) // (dtype.itemsize * self.shape[1] * self.shape[2])
+        header, order = _header(os.pread(self._file, HEADER_DTYPE.itemsize, 0))
+        self.shape, dtype, self._offset = _mrc_layout(path, header)
+        self._dtype = dtype.newbyteorder(order)
+        self._bytes = dtype.itemsize * self.shape[1] * self.shape[2]
+        whole = (size - self._offset) // self._bytes
         if whole < self.shape[0]:
             raise ParticleError("stack '%s' is cut short: its header says %d images, the file holds %d whole ones" % (
                 path, self.shape[0], max(whole, 0)))
-        self._data = np.memmap(path, dtype, "r", offset, self.shape)
 
     def read(self, numbers):
-        return self._data[numbers]
+        images = np.empty((len(numbers), *self.shape[1:]), self._dtype)
+        for image, number in zip(images, numbers):
+            got = os.preadv(self._file, [image], self._offset + int(number) * self._bytes)
+            if got < self._bytes:
+                raise ParticleError("stack '%s' ended at image %d while it was read, after it held %d images when the run began: has the file been "
+                                    "changed or cut short since?" % (self._path, number + 1, self.shape[0]))
+        return images
 
 
 class CompressedStack:
@@ -98,7 +124,7 @@ class CompressedStack:
                 with mrcfile.open(path, permissive=True, header_only=header_only) as file:
                     self.shape, _, _ = _mrc_layout(path, file.header)
                     data = file.data
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error, MemoryError) as error:
             raise ParticleError("stack '%s' cannot be uncompressed: %s" % (path, error)) from None
         if not header_only:
             if data is None:
@@ -145,13 +171,29 @@ class StackCache:
 
     Parameters
     ----------
-    most_mapped, most_whole : int, how many memory-mapped (or HDF) and how many uncompressed stacks stay open.
+    most_open, most_whole : int, how many stacks read image by image (one file descriptor each) and how many uncompressed ones stay open.
     """
 
-    def __init__(self, most_mapped=64, most_whole=2):
-        self._most = {False: most_mapped, True: most_whole}
+    def __init__(self, most_open=MOST_OPEN, most_whole=2):
+        self._most = {False: most_open, True: most_whole}
         self._open: dict[bool, OrderedDict] = {False: OrderedDict(), True: OrderedDict()}
         self._lock = threading.Lock()
+
+    def read(self, path, numbers):
+        """Images of the stack at `path` by 0-based number, [len(numbers), ny, nx] of the stack's own type.
+
+        Raises
+        ------
+        ParticleError
+            when the stack, or one of the images, cannot be read (any more).
+        """
+        try:
+            return self.get(path).read(numbers)
+        except ParticleError:
+            raise
+        except (OSError, KeyError, RuntimeError, ValueError) as error:
+            raise ParticleError("stack '%s' cannot be read: %s; it could be read when the run began: has it been moved, or has the disk failed?" % (
+                path, getattr(error, "strerror", None) or error)) from None
 
     def get(self, path):
         """The stack at `path`, opened when it is not open yet."""

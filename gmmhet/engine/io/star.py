@@ -9,15 +9,15 @@ from gmmhet.engine.io.errors import ParticleError, listing
 from gmmhet.engine.io.startext import read_tables, write_tables
 
 _OPTICS_LABELS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
-_ANGLE, _DEFOCUS, _ORIGIN, _FLAG = (-720, 720, "°"), (-1e6, 1e6, "Å"), (-1e5, 1e5, "Å"), (0, 1, "")
+_ANGLE, _DEFOCUS, _ORIGIN, _FLAG = (-720, 720, "°"), (-10**6, 10**6, "Å"), (-10**5, 10**5, "Å"), (0, 1, "")
 #: lowest and highest value of a column that can be meant, and its unit: what lies outside is a wrong unit or a shifted column
 RANGES = {
     "rlnAngleRot": _ANGLE, "rlnAngleTilt": _ANGLE, "rlnAnglePsi": _ANGLE, "rlnDefocusAngle": _ANGLE, "rlnPhaseShift": _ANGLE,
-    "rlnOriginXAngst": _ORIGIN, "rlnOriginYAngst": _ORIGIN, "rlnOriginX": (-1e4, 1e4, "px"), "rlnOriginY": (-1e4, 1e4, "px"),
+    "rlnOriginXAngst": _ORIGIN, "rlnOriginYAngst": _ORIGIN, "rlnOriginX": (-10**4, 10**4, "px"), "rlnOriginY": (-10**4, 10**4, "px"),
     "rlnDefocusU": _DEFOCUS, "rlnDefocusV": _DEFOCUS, "rlnVoltage": (10, 2000, "kV"), "rlnSphericalAberration": (-20, 20, "mm"),
-    "rlnAmplitudeContrast": (0, 1, ""), "rlnCtfBfactor": (-1000, 1e5, "Å²"), "rlnCtfScalefactor": (0, 1e4, ""),
-    "rlnImagePixelSize": (0.01, 1000, "Å/px"), "rlnPixelSize": (0.01, 1000, "Å/px"), "rlnDetectorPixelSize": (1e-3, 1000, "µm"),
-    "rlnMagnification": (1, 1e8, ""), "rlnRandomSubset": (0, 2, ""), "rlnImageId": (0, 2**53, ""), "rlnOpticsGroup": (0, 2**31, ""),
+    "rlnAmplitudeContrast": (0, 1, ""), "rlnCtfBfactor": (-1000, 10**5, "Å²"), "rlnCtfScalefactor": (0, 10**4, ""),
+    "rlnImagePixelSize": (0.01, 1000, "Å/px"), "rlnPixelSize": (0.01, 1000, "Å/px"), "rlnDetectorPixelSize": (0.001, 1000, "µm"),
+    "rlnMagnification": (1, 10**8, ""), "rlnRandomSubset": (0, 2, ""), "rlnImageId": (0, 2**53, ""), "rlnOpticsGroup": (0, 2**31, ""),
     "rlnCtfDataAreCtfPremultiplied": _FLAG, "rlnCtfDataArePhaseFlipped": _FLAG,
 }
 _WHOLE = ("rlnRandomSubset", "rlnImageId", "rlnOpticsGroup", "rlnCtfDataAreCtfPremultiplied", "rlnCtfDataArePhaseFlipped")
@@ -90,9 +90,10 @@ def _checked(path, label, values, place):
         bad |= numbers != np.round(numbers)
     rows = np.flatnonzero(bad)
     if len(rows):
-        expected = kind if np.isinf(low) else "%s from %g to %g%s" % (kind, low, high, " " + unit if unit else "")
-        raise ParticleError("%s: column %s of %s holds '%s', expected %s (%d such rows): correct the rows or remove them" % (
-            path, label, place(rows[0] + 1), values.iloc[rows[0]], expected, len(rows)))
+        expected = kind if np.isinf(low) else "%s from %s to %s%s" % (kind, low, high, " " + unit if unit else "")
+        others = ", and %d more rows likewise" % (len(rows) - 1) if len(rows) > 1 else ""
+        raise ParticleError("%s: column %s of %s holds '%s', expected %s%s: correct or remove such rows" % (
+            path, label, place(rows[0] + 1), values.iloc[rows[0]], expected, others))
     return numbers
 
 
