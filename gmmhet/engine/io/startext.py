@@ -5,7 +5,6 @@ separated by blanks or tabs; one that starts with a quote ends at the same quote
 comment. Nothing is guessed: a row with a value too many or too few is an error, never padded or shifted.
 """
 import re
-from itertools import chain
 
 import numpy as np
 import pandas as pd
