@@ -10,8 +10,10 @@ import pandas as pd
 
 from gmmhet.engine.imaging.pose import euler_from_rotation, rotation_from_euler
 from gmmhet.engine.io.errors import ParticleError, listing
+from gmmhet.engine.io.lst import is_lst, read_lst
 from gmmhet.engine.io.optics import CTF_LABELS, Sampling, read_ctf, read_pixel_size
-from gmmhet.engine.io.stacks import StackCache, stack_shape
+from gmmhet.engine.io.places import image_places
+from gmmhet.engine.io.stacks import StackCache
 from gmmhet.engine.io.star import ParticleTable, as_relion31, optics_table, read_star, write_star
 from gmmhet.engine.log import log
 
@@ -177,7 +179,7 @@ class ParticleSet:
 
 
 def read_particles(path):
-    """Read a star file of posed particles, RELION 3.0, 3.1 or later; images stay on disk.
+    """Read a star file of posed particles, RELION 3.0, 3.1 or later, or an EMAN2 list (.lst); images stay on disk.
 
     Everything that can be wrong is looked for here, before long work, except NaN pixels, which `ParticleSet.read` finds.
     Relative stack paths are searched from the star file's folder, then each folder above it, then the working directory.
@@ -195,10 +197,9 @@ def read_particles(path):
     ParticleError
         when the file, its columns or its stacks cannot be used; the message says what to do.
     """
-    table = read_star(path)
+    table = read_lst(path) if is_lst(path) else read_star(path)
     rotation, pixel_size = _rotation(table), read_pixel_size(table)
-    stacks, stack_of, slice_of = _places(table)
-    shapes = _shapes(stacks)
+    stacks, stack_of, slice_of, shapes = image_places(table)
     table = as_relion31(table, pixel_size, shapes[stack_of, 2])
     ids, number, ctf = _ids(table), table.numbers("rlnOpticsGroup").astype(np.int64), read_ctf(table)
     _check_images(table.path, ids, number, stacks, stack_of, slice_of, shapes)
@@ -242,40 +243,6 @@ def _ids(table):
 def _half(table):
     half = table.numbers("rlnRandomSubset", 0)
     return np.where((half == 1) | (half == 2), half, 0).astype(np.int8)
-
-
-def _places(table):
-    """Absolute stack paths, and each particle's stack and 0-based number in it."""
-    names = table.particles["rlnImageName"].astype(str).str
-    parts = names.rpartition("@")
-    single = (parts[0] == "").to_numpy()
-    number = pd.to_numeric(parts[0].where(~single, "1"), errors="coerce").to_numpy(np.float64)
-    bad = np.flatnonzero(~(number >= 1) | (number % 1 != 0))
-    if len(bad):
-        raise ParticleError("%s: rlnImageName of particle row %d is '%s', expected for example '000001@stack.mrcs'" % (
-            table.path, bad[0] + 1, table.particles["rlnImageName"].iloc[bad[0]]))
-    stack_of, stacks = pd.factorize(parts[2].to_numpy(object))
-    return _find_stacks(table.path, stacks), stack_of.astype(np.int32), number.astype(np.int64) - 1
-
-
-def _find_stacks(star, stacks):
-    """Absolute path of every stack."""
-    folder = os.path.dirname(os.path.abspath(star))
-    folders = [folder]
-    while os.path.dirname(folders[-1]) != folders[-1]:
-        folders.append(os.path.dirname(folders[-1]))
-    folders.append(os.getcwd())
-    found = [next((p for p in (os.path.join(f, stack) for f in folders) if os.path.isfile(p)), "") for stack in stacks]
-    missing = [stack for stack, path in zip(stacks, found) if not path]
-    if missing:
-        raise ParticleError("%s: %d of %d image stacks are missing, the first is '%s'; searched %s, each folder above it and the working "
-                            "directory %s" % (star, len(missing), len(stacks), missing[0], folder, folders[-1]))
-    return [os.path.normpath(path) for path in found]
-
-
-def _shapes(stacks):
-    """Number of images and their size of every stack, [n_stacks, 3]."""
-    return np.array([stack_shape(path) for path in stacks])
 
 
 def _check_images(path, ids, number, stacks, stack_of, slice_of, shapes):

@@ -150,10 +150,26 @@ class HdfStack:
     def read(self, numbers):
         images = np.empty((len(numbers), *self.shape[1:]), np.float32)
         for image, number in zip(images, numbers):
-            if "%d" % number not in self._images:
-                raise ParticleError("stack '%s' has no image %d under /MDF/images" % (self._images.file.filename, number))
-            image[...] = _hdf_image(self._images["%d" % number])
+            image[...] = _hdf_image(self.group(number))
         return images
+
+    def group(self, number):
+        """HDF group of an image: its data set and its header."""
+        if "%d" % number not in self._images:
+            raise ParticleError("stack '%s' has no image %d under /MDF/images" % (self._images.file.filename, number))
+        return self._images["%d" % number]
+
+
+def hdf_attributes(path, numbers):
+    """Header of each of the given images (from 0) of an EMAN2 HDF stack, as dicts of EMAN2's names with ``EMAN.`` before them.
+
+    Raises
+    ------
+    ParticleError
+        when the stack is none or lacks an image.
+    """
+    stack = HdfStack(path)
+    return [dict(stack.group(number).attrs) for number in numbers]
 
 
 def _hdf_image(group):
