@@ -106,6 +106,8 @@ class TrainConfig(Common):
                         choices=("default", "paper"))
     continue_from: str = param("", "Folder of an earlier 'train' run whose networks this run starts from.", path=True)
     resolution: float = param(0.0, "Target resolution; 0 takes the neutral model's.", low=0.0, high=200.0, unit="Å")
+    min_resolution: float = param(0.0, "Ignore details coarser than this; 0 uses all. It must be coarser than the target resolution.", low=0.0, high=10000.0,
+                                  unit="Å", expert=True)
     rescale_map: bool = param(False, "Use the neutral model although its pixel size is not the particles'.", expert=True)
     epochs: int = param(20, "Most passes through the particles; training stops earlier when held-out agreement no longer improves.",
                         low=1, high=10000)

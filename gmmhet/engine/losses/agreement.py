@@ -15,34 +15,57 @@ class Agreement:
     likelihood : images divided by the noise's standard deviation per ring; projections multiplied by scale * CTF over the same.
         The value is the log-likelihood up to a constant of the image, ``sum_k w_k Re(conj(T M) (D - T M / 2))``, in nats: 0 for an
         empty model.
-    frc : images phase-flipped (multiplied by the CTF's sign), projections plain. The value is the mean over rings of the Fourier
-        ring correlation (paper, Methods).
+    frc : images phase-flipped (multiplied by the CTF's sign, which is 1 where they are flipped already) and white, projections plain. The
+        value is the mean over rings of the Fourier ring correlation (paper, Methods).
+
+    Noise and scale belong to an optics group. A ring of power 0 holds no data: it counts for nothing.
 
     Parameters
     ----------
     grid : FourierGrid.
     objective : 'likelihood' or 'frc'.
     mask_diameter_angst : float, soft circular mask on the images.
-    noise_power : array [m+2], noise variance per ring of the unmasked transform.
-    scale : float, image density over model density.
+    noise_power : array [m+2] or [1 + G, m+2], noise variance per ring of the unmasked transform: the first row is that of all particles, the
+        others are those of `groups`.
+    scale : float or array [1 + G], image density over model density; negative where the contrast is black.
+    groups : sequence of int [G], optics group numbers (the last of CTF_COLUMNS); any other takes the first row.
+    first_ring : int, rings below it count for nothing.
     """
 
-    def __init__(self, grid, objective, mask_diameter_angst, noise_power, scale):
-        self.grid, self.objective = grid, objective
-        self.mask_diameter_angst, self.noise_power, self.scale = float(mask_diameter_angst), np.asarray(noise_power), float(scale)
+    def __init__(self, grid, objective, mask_diameter_angst, noise_power, scale, groups=(), first_ring=1):
+        self.grid, self.objective, self.mask_diameter_angst = grid, objective, float(mask_diameter_angst)
+        self.noise_power, self.scale = np.atleast_2d(np.asarray(noise_power, float)), np.atleast_1d(np.asarray(scale, float))
+        self.groups, self.first_ring = tuple(int(g) for g in groups), int(first_ring)
+        if not len(self.noise_power) == len(self.scale) == 1 + len(self.groups):
+            raise ValueError("noise_power and scale must have a row for all particles and one for each of the %d optics groups, got %d and %d" % (
+                len(self.groups), len(self.noise_power), len(self.scale)))
         self._disc = tf.constant(soft_disc(grid.box, grid.pixel_size, mask_diameter_angst))
-        self._whitening = tf.constant((1.0 / np.sqrt(self.noise_power))[grid.shell].astype(np.float32))
+        holds = (self.noise_power > 0) & (np.arange(grid.m + 2) >= self.first_ring)
+        whitening = holds / np.sqrt(np.where(holds, self.noise_power, 1.0))
+        on_data = (whitening if objective == "likelihood" else holds * np.sign(self.scale)[:, None]).astype(np.float32)
+        self._on_data = tf.constant(on_data if self.groups else on_data[0][grid.shell])
         self._weight = tf.constant(grid.weight)
-        rings = (grid.shell[..., None] == np.arange(1, grid.m + 1)) * grid.weight[..., None]
-        self._rings = tf.constant(rings.reshape(-1, grid.m).astype(np.float32))
+        rings = (grid.shell[..., None] == np.arange(self.first_ring, grid.m + 1)) * grid.weight[..., None]
+        self._rings = tf.constant(rings.reshape(-1, rings.shape[-1]).astype(np.float32))
+
+    def _on_particles(self, ctf):
+        """What data are multiplied by (broadcasts to [B, 1, 2m+1, m+1]) and the scale (to [B, 1, 1, 1]), by optics group."""
+        if not self.groups:
+            return self._on_data, float(self.scale[0])
+        listed = tf.cast(tf.equal(ctf[:, 10:11], self.groups), tf.float32)
+        row = tf.argmax(tf.concat([tf.fill([tf.shape(ctf)[0], 1], 0.5), listed], 1), 1)
+        scale = tf.gather(tf.constant(self.scale, tf.float32), row)
+        return tf.gather(tf.gather(self._on_data, row), self.grid.shell, axis=1)[:, None], scale[:, None, None, None]
 
     def observe(self, images, ctf):
-        """Data D [B, 2, 2m+1, m+1] and transfer T [B, 1, 2m+1, m+1] of raw images [B, L, L] with CTF parameters [B, 9]."""
-        data = transform(images * self._disc, self.grid)
-        ctf = ctf_values(ctf, self.grid.kx, self.grid.ky)[:, None]
+        """Data D [B, 2, 2m+1, m+1] and transfer T [B, 1, 2m+1, m+1] of raw images [B, L, L] with CTF parameters [B, 11]."""
+        ctf = tf.convert_to_tensor(ctf, tf.float32)
+        factor, scale = self._on_particles(ctf)
+        data = transform(images * self._disc, self.grid) * factor
+        transfer = ctf_values(ctf, self.grid.kx, self.grid.ky)[:, None]
         if self.objective == "frc":
-            return data * tf.sign(ctf), tf.ones_like(ctf)
-        return data * self._whitening, ctf * (self.scale * self._whitening)
+            return data * tf.sign(transfer), tf.ones_like(transfer)
+        return data, transfer * (scale * factor)
 
     def value(self, data, model):
         """Agreement [B] of data with T-multiplied projections, both [B, 2, 2m+1, m+1]; larger is better."""
@@ -52,46 +75,80 @@ class Agreement:
         return tf.reduce_sum(self._weight * model * (data - 0.5 * model), (1, 2, 3))
 
     def _ring_sums(self, values):
-        """[B, 2, 2m+1, m+1] to sums per ring [B, m]."""
+        """[B, 2, 2m+1, m+1] to sums per ring from the first to the last [B, m + 1 - first_ring]."""
         return tf.matmul(tf.reshape(tf.reduce_sum(values, 1), [tf.shape(values)[0], -1]), self._rings)
+
+    @property
+    def contrast(self):
+        """'white' or 'black': the sign of the particles' density."""
+        return "white" if self.scale[0] > 0 else "black"
+
+    def figures(self):
+        """Density scale and contrast for a summary."""
+        found = dict(scale=abs(float(self.scale[0])), contrast=self.contrast)
+        if self.groups:
+            found["scale_of_optics_group"] = {str(g): abs(float(s)) for g, s in zip(self.groups, self.scale[1:])}
+        return found
 
     def state(self):
         """What `from_state` needs, JSON-ready."""
         return dict(box=self.grid.box, pixel_size=self.grid.pixel_size, m=self.grid.m, objective=self.objective,
-                    mask_diameter_angst=self.mask_diameter_angst, noise_power=[float(v) for v in self.noise_power], scale=self.scale)
+                    mask_diameter_angst=self.mask_diameter_angst, noise_power=self.noise_power.tolist(), scale=self.scale.tolist(),
+                    groups=list(self.groups), first_ring=self.first_ring)
 
     @classmethod
     def from_state(cls, state):
-        """The agreement that `state` describes."""
+        """The agreement that `state` describes; also of models saved when there was one noise power and scale for all particles."""
         from gmmhet.engine.imaging.fourier import FourierGrid
         grid = FourierGrid(state["box"], state["pixel_size"], state["m"])
-        return cls(grid, state["objective"], state["mask_diameter_angst"], state["noise_power"], state["scale"])
+        return cls(grid, state["objective"], state["mask_diameter_angst"], state["noise_power"], state["scale"], state.get("groups", ()),
+                   state.get("first_ring", 1))
 
 
-def estimate_noise(data, model, grid, masked_share):
-    """Noise power per ring and amplitude scale from images and their CTF-multiplied projections.
+def ring_sums(data, model, grid):
+    """Sums over each ring of ``|D|^2``, ``Re D M*`` and ``|M|^2``: all that the data say about noise and scale.
 
     Parameters
     ----------
-    data, model : arrays [n, 2, 2m+1, m+1]; data are transforms of masked images.
-    masked_share : float, mean square of the mask: masked white noise has this share of its power, and as many independent values.
+    data, model : arrays [B, 2, 2m+1, m+1], transforms of masked images, and their CTF-multiplied projections.
 
     Returns
     -------
-    power [m+2] (ring 0 and those past m copy their neighbours), scale.
+    float64 [B, 3, m+2].
     """
-    shell = grid.shell.ravel()
-    used = (grid.weight > 0).ravel()
-    weight = grid.weight.ravel() * used
-    count = np.maximum(np.bincount(shell, weight, grid.m + 2), 1e-9) * len(data)
-    scale, power = 0.0, None
+    rings = (grid.shell.reshape(-1, 1) == np.arange(grid.m + 2)) * grid.weight.reshape(-1, 1).astype(np.float64)
+    data, model = np.asarray(data, np.float64), np.asarray(model, np.float64)
+    products = [np.sum(a * b, axis=1).reshape(len(data), -1) for a, b in ((data, data), (data, model), (model, model))]
+    return np.stack(products, axis=1) @ rings
+
+
+def estimate_noise(sums, count, masked_share, used):
+    """Noise power per ring and amplitude scale.
+
+    Parameters
+    ----------
+    sums : array [3, m+2], `ring_sums` added up over particles.
+    count : array [m+2], how many values each ring's sums are of.
+    masked_share : float, mean square of the mask: masked white noise has this share of its power, and as many independent values.
+    used : bool array [m+2], rings that hold data.
+
+    Returns
+    -------
+    power [m+2] (0 where not used), scale, its standard deviation.
+
+    Raises
+    ------
+    ValueError
+        when a ring that is used holds nothing.
+    """
+    dd, dm, mm = (part[used] / count[used] for part in sums)
+    scale, power = 0.0, dd
     for _ in range(4):
-        residual = np.sum((data - scale * model) ** 2, axis=(0, 1)).ravel()
-        power = np.bincount(shell, residual * weight, grid.m + 2) / count
-        power[0], power[-1] = power[1], power[grid.m]
+        power = dd - scale * (2 * dm - scale * mm)
         if not np.all(power > 0):
             raise ValueError("the particles hold no signal and no noise in some Fourier ring: are the images constant?")
-        inverse = weight / power[shell]
-        cross = np.sum(np.sum(data * model, axis=(0, 1)).ravel() * inverse)
-        scale = cross / np.sum(np.sum(model * model, axis=(0, 1)).ravel() * inverse)
-    return power / masked_share, float(scale)
+        information = np.sum(count[used] * mm / power)
+        scale = np.sum(count[used] * dm / power) / information
+    found = np.zeros(len(used))
+    found[used] = power / masked_share
+    return found, float(scale), float(np.sqrt(1 / information))

@@ -89,7 +89,7 @@ def train(config, run):
     os.makedirs(run(rundir.WORK), exist_ok=True)
     items = Items(particles, config.symmetry)
     held_out = hold_out(items, config.held_out, config.seed)
-    likelihood = calibrate(particles, neutral, config.resolution or fitted_resolution, config.mask_diameter, config.seed)
+    likelihood = calibrate(particles, neutral, config.resolution or fitted_resolution, config.mask_diameter, config.seed, config.min_resolution)
     settings = dict(NETWORKS[config.preset], columns=list(columns), smoothness=config.smoothness, latent_dim=config.latent_dim,
                     latent_noise=config.latent_noise, seed=config.seed, symmetry=config.symmetry.lower(),
                     particles=os.path.abspath(config.particles), likelihood=likelihood.state())
@@ -152,7 +152,7 @@ def _finish(config, run, trainer):
         held_out_evidence=float(evidence.mean()), held_out_evidence_interval=[low, high],
         motion_rms_angst=motion, resolution_angst=model.likelihood.grid.box * model.pixel_size / model.likelihood.grid.m,
         verdict=verdict(float(evidence.mean()), low, high), gaussians=len(model.neutral), free_gaussians=int(model.free.sum()),
-        anchors=model.deformation.anchors, scale=model.likelihood.scale))
+        anchors=model.deformation.anchors, **model.likelihood.figures()))
     log.info("held-out evidence %.4g nats a particle (95 %% interval %.4g to %.4g); decoded motion %.3g Å rms; seed %d",
              evidence.mean(), low, high, motion, config.seed)
     log.info(verdict(float(evidence.mean()), low, high))
