@@ -61,14 +61,14 @@ def read_lst(path):
     stacks = dict(zip(names, find_stacks(path, names)))
     matrix = np.array([_matrix(where, values) for where, _, _, values in entries])
     header = _headers(entries, stacks)
-    table = {"rlnImageName": ["%06d@%s" % (number + 1, stacks[stack]) for _, number, stack, _ in entries]}
+    table: "dict[str, object]" = {"rlnImageName": ["%06d@%s" % (number + 1, stacks[stack]) for _, number, stack, _ in entries]}
     angles, origin = _poses(path, matrix, header[:, 3:4])
     table.update(zip(("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"), angles))
     table.update(zip(("rlnOriginXAngst", "rlnOriginYAngst"), origin.T))
     groups, group_of = np.unique(header[:, :6], axis=0, return_inverse=True)
     table.update(rlnOpticsGroup=group_of.reshape(-1) + 1, **dict(zip(_DEFOCI, header[:, 6:].T)))
     classes = [values.get("class") for _, _, _, values in entries]
-    if set(classes) == {0, 1}:
+    if all(isinstance(c, int) for c in classes) and set(classes) == {0, 1}:
         log.info("%s: classes 0 and 1 are taken as half sets 1 and 2.", path)
         table["rlnRandomSubset"] = np.array(classes) + 1
     number = np.arange(1, len(groups) + 1)
@@ -121,6 +121,8 @@ def _matrix(where, values):
         raise ParticleError("%s: the image belongs to a tilt series of a tomogram (it has 'dxf'), expected single particles" % where)
     pose = values[_POSE]
     try:
+        if not isinstance(pose, dict):
+            raise TypeError(pose)
         if "matrix" in pose:
             found = pose["matrix"]
             matrix = np.array(json.loads(found) if isinstance(found, str) else found, np.float64).reshape(3, 4)
@@ -159,7 +161,7 @@ def _poses(path, matrix, pixel_size):
 def _headers(entries, stacks):
     """For each image the columns _OPTICS and _DEFOCI, [n, 11], from the headers of its stack."""
     found = np.empty((len(entries), len(_OPTICS) + len(_DEFOCI)))
-    rows_of = {}
+    rows_of: "dict[str, list[int]]" = {}
     for row, (_, _, stack, _) in enumerate(entries):
         rows_of.setdefault(stack, []).append(row)
     flipped = [stack for stack in rows_of if "flip" in os.path.basename(stack)]

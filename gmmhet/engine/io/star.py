@@ -55,16 +55,16 @@ class ParticleTable:
         if label in self.particles:
             return _checked(self.path, label, self.particles[label], self._particle)
         if self.optics is not None and label in self.optics:
-            return _checked(self.path, label, self.optics[label], "row %d of the optics table".__mod__)[self._optics_rows()]
+            return _checked(self.path, label, self.optics[label], "row %d of the optics table".__mod__)[self._optics_rows(self.optics)]
         return np.full(len(self.particles), default, np.float64)
 
     def _particle(self, row):
         """``particle row 3 (000003@stack.mrcs)``."""
         return "particle row %d (%s)" % (row, self.particles["rlnImageName"].iloc[row - 1])
 
-    def _optics_rows(self):
+    def _optics_rows(self, optics):
         """Row of the optics table of each particle."""
-        groups = pd.Index(_checked(self.path, "rlnOpticsGroup", self.optics["rlnOpticsGroup"], "row %d of the optics table".__mod__).astype(int))
+        groups = pd.Index(_checked(self.path, "rlnOpticsGroup", optics["rlnOpticsGroup"], "row %d of the optics table".__mod__).astype(int))
         wanted = self.numbers("rlnOpticsGroup").astype(int)
         if groups.has_duplicates:
             raise ParticleError("%s: the optics table describes group %s more than once: keep one row of each" % (
