@@ -220,14 +220,17 @@ def test_nan_pixels_are_refused_naming_the_particle(small, tmp_path, capsys):
     assert "the image of particle id 5 (000005@%s) holds NaN or infinite pixels" % (tmp_path / "bad" / rundir.STACK) in capsys.readouterr().err
 
 
-def test_inverted_contrast_is_refused_with_the_scale(small, tmp_path, capsys):
-    folder = tmp_path / "bad"
+def test_particles_of_black_contrast_give_what_their_white_inverses_give_and_it_is_said_aloud(small, small_run, tmp_path, capsys):
+    folder = tmp_path / "black"
     shutil.copytree(small / "set", folder)
     with mrcfile.open(folder / rundir.STACK, "r+") as file:
         file.set_data(-file.data)
-    assert gmmhet("train", "--out", tmp_path / "out", "--particles", folder / rundir.STAR, "--gmm", small / "fit") == 2
-    told = capsys.readouterr().err
-    assert "the particles agree with the inverted map (density scale -" in told and "Invert the particles or the map" in told
+    assert gmmhet("train", "--out", tmp_path / "out", *training(small, **QUICK), "--particles", folder / rundir.STAR) == 0
+    assert "the particles' contrast is black: they agree with the inverted map (density scale -" in capsys.readouterr().err
+    summary = [json.load(open(run / rundir.SUMMARY)) for run in (tmp_path / "out", small_run)]
+    assert [s["contrast"] for s in summary] == ["black", "white"] and summary[0]["scale"] == pytest.approx(summary[1]["scale"], rel=1e-4)
+    black, white = (np.load(run / rundir.LATENTS)["z"] for run in (tmp_path / "out", small_run))
+    assert np.abs(black - white).max() < 1e-3 * white.std()
 
 
 @pytest.mark.parametrize("flags,says", [

@@ -37,7 +37,7 @@ class Accumulator:
         shape = (2 * self.radius + 3, 2 * self.radius + 3, self.radius + 2)
         self._numerator, self._denominator = np.zeros(shape, np.complex64), np.zeros(shape, np.float32)
 
-    def add(self, images, rotation, shift_angst, ctf):
+    def add(self, images, rotation, shift_angst, ctf, finest_frequency=None):
         """Insert images at all their symmetry-related orientations.
 
         Parameters
@@ -45,12 +45,15 @@ class Accumulator:
         images : array [B, L, L]
         rotation : array [B, 3, 3], A.
         shift_angst : array [B, 2], where the molecule's origin lies in the image.
-        ctf : array [B, 9], columns CTF_COLUMNS.
+        ctf : array [B, 9 to 11], columns CTF_COLUMNS.
+        finest_frequency : array [B] in 1/Å, beyond which an image holds no data and counts for nothing; None for no limit.
         """
         step = 1.0 / (self.padded * self.pixel_size)
         ky = (fft.fftfreq(self.padded, 1.0 / self.padded) * step)[:, None]
         kx = (np.arange(self.padded // 2 + 1) * step)[None, :]
         transfer = np.asarray(ctf_values(ctf, kx, ky))
+        if finest_frequency is not None:
+            transfer = transfer * (kx**2 + ky**2 <= np.square(finest_frequency)[:, None, None])
         origin = np.asarray(shift_angst, np.float64) + self.box // 2 * self.pixel_size
         ramp_x = np.exp(2j * np.pi * kx[None] * origin[:, 0, None, None]).astype(np.complex64)
         ramp_y = np.exp(2j * np.pi * ky[None] * origin[:, 1, None, None]).astype(np.complex64)
@@ -121,7 +124,8 @@ def accumulate(particles, indices, symmetry="c1", padding=2, max_resolution_angs
     indices = np.asarray(indices)
     batches = [indices[i:i + batch_size] for i in range(0, len(indices), batch_size)]
     for rows in progress(batches, len(batches), label):
-        sums.add(particles.read(rows), particles.rotation[rows], particles.shift_angst[rows], particles.ctf[rows])
+        sums.add(particles.read(rows), particles.rotation[rows], particles.shift_angst[rows], particles.ctf[rows],
+                 particles.finest_frequency(rows))
     return sums
 
 

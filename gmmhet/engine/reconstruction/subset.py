@@ -1,4 +1,6 @@
 """The `reconstruct` stage: a map of a subset of the particles, its half maps and their FSC."""
+import os
+
 import numpy as np
 
 from gmmhet.engine import rundir
@@ -7,6 +9,7 @@ from gmmhet.engine.io.volumes import read_map, write_map
 from gmmhet.engine.log import log
 from gmmhet.engine.losses.fsc import fsc_curve, masked_fsc_curve, resolution_at, soft_sphere, write_fsc_csv
 from gmmhet.engine.reconstruction.backprojection import accumulate, use_threads
+from gmmhet.engine.reconstruction.contrast import map_contrast
 from gmmhet.engine.reconstruction.selection import ReconstructError, read_subset
 
 THRESHOLD = 0.143
@@ -14,6 +17,9 @@ THRESHOLD = 0.143
 
 def reconstruct_subset(config, run):
     """Reconstruct the particles that the flags choose and write what `rundir.FILES` lists for the stage.
+
+    Maps have the particles' common pixel size and box, that of most of them where optics groups differ. With a model that was trained on black
+    particles they are inverted, as the model is white; else they show the particles as they are.
 
     Parameters
     ----------
@@ -38,12 +44,16 @@ def reconstruct_subset(config, run):
     log.info("Reconstructing %s: %d particles, box %d px, %g Å/px, symmetry %s. Half sets: %s.", words, len(particles), particles.box,
              particles.pixel_size, config.symmetry, halves_from)
     half1, half2, whole = _maps(particles, config)
+    contrast = rundir.read_json(os.path.join(config.model, rundir.SUMMARY)).get("contrast") if config.model else None
+    if contrast == "black":
+        half1, half2, whole = -half1, -half2, -whole
+    contrast = contrast or _contrast(whole)
     for name, volume in ((rundir.MAP, whole), (rundir.HALF1, half1), (rundir.HALF2, half2)):
         write_map(run(name), volume, particles.pixel_size)
     particles.write_star(run(rundir.STAR))
     curves = {"fsc_unmasked": fsc_curve(half1, half2), "fsc_masked": masked_fsc_curve(half1, half2, mask)}
     write_fsc_csv(run(rundir.FSC), particles.box, particles.pixel_size, **curves)
-    summary = _summary(config, particles, words, halves_from, curves)
+    summary = dict(_summary(config, particles, words, halves_from, curves), contrast=contrast)
     run.write_summary(summary)
     log.info("Resolution at FSC %g: %s masked, %s unmasked.", THRESHOLD, _said(summary["resolution_angst"]),
              _said(summary["resolution_unmasked_angst"]))
@@ -109,6 +119,15 @@ def _maps(particles, config):
     half2 = second.map()
     first.merge(second)
     return half1, half2, first.map()
+
+
+def _contrast(volume):
+    """The particles' contrast as their map shows it; black contrast is said aloud."""
+    contrast = map_contrast(volume)
+    if contrast == "black":
+        log.warning("the map's density is negative: the particles' contrast is black. 'train' uses such particles inverted, but a map for 'fit' must be "
+                    "white: invert it (relion_image_handler --i map.mrc --o white.mrc --multiply_constant -1)")
+    return contrast
 
 
 def _summary(config, particles, words, halves_from, curves):

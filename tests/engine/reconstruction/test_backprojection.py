@@ -2,6 +2,7 @@ import numba
 import numpy as np
 import pytest
 import starfile
+from mixed_set import AMPLITUDES, CENTERS, WIDTHS, write_mixed
 from relion_images import BOX, HAS_RELION, NO_RELION, PIXEL_SIZE, blobs, density, project, projection, random_ctf, run
 
 from gmmhet.engine.imaging.ctf import ctf_values
@@ -145,9 +146,64 @@ def test_half_maps_of_pure_noise_do_not_correlate():
     assert abs(fsc[3:].mean()) < 0.03 and np.abs(fsc[4:]).max() < 0.2
 
 
+def with_flags(ctf, flipped):
+    """CTF parameters [n, 11] of particles that are phase-flipped or not."""
+    return np.concatenate([ctf, np.tile([flipped, 1], (len(ctf), 1))], axis=1)
+
+
+def test_phase_flipped_particles_give_the_map_of_the_particles_as_they_were():
+    rng, grid = np.random.default_rng(0), np.fft.fftfreq(BOX, PIXEL_SIZE)
+    rotation, ctf = random_rotations(40, rng), random_ctf(40, rng)
+    transfer = np.asarray(ctf_values(ctf, grid[None, :BOX // 2 + 1], grid[:, None]))
+    plain = np.fft.rfft2(np.stack([projection(a, np.zeros(2), *blobs()) for a in rotation]))
+    maps = []
+    for multiplied, flag in ((transfer, 0), (np.abs(transfer), 1), (np.abs(transfer), 0)):
+        sums = Accumulator(BOX, PIXEL_SIZE)
+        sums.add(np.fft.irfft2(plain * multiplied, (BOX, BOX)), rotation, np.zeros((40, 2)), with_flags(ctf, flag))
+        maps.append(sums.map())
+    assert fsc_curve(maps[0], maps[1])[1:12].min() > 0.98
+    assert fsc_curve(maps[0], maps[2])[1:12].min() < 0.8       # flipped images whose flag is forgotten
+
+
+SAMPLINGS = ((64, 2.0), (45, 3.0), (34, 4.0))
+
+
+def test_a_set_of_three_samplings_gives_the_density_at_the_common_one_on_an_absolute_scale(tmp_path):
+    path, _, _ = write_mixed(tmp_path, (70, 100, 80), SAMPLINGS)
+    found, volume = backproject(read_particles(path), np.arange(250)) / 3.0, density(CENTERS, AMPLITUDES, WIDTHS, 45, 3.0)
+    assert found.shape == (45, 45, 45) and fsc_curve(found, volume)[:14].min() > 0.98
+    assert np.sum(found * volume) / np.sum(volume**2) == pytest.approx(1, abs=0.02)
+
+
+def test_images_sampled_too_coarsely_do_not_weaken_the_finest_shells(tmp_path):
+    path, _, _ = write_mixed(tmp_path, (60, 50), ((45, 3.0), (20, 6.75)))
+    particles = read_particles(path)
+    k = np.fft.fftfreq(45, 1 / 45)
+    shell = np.rint(np.sqrt(k[:, None, None] ** 2 + k[None, :, None] ** 2 + k[None, None, :] ** 2))
+    power = [np.sum(np.abs(np.fft.fftn(m))[(shell >= 12) & (shell <= 16)] ** 2) for m in (
+        backproject(particles, np.arange(60)), backproject(particles, np.arange(110)))]
+    assert power[1] == pytest.approx(power[0], rel=0.05)
+
+
 @needs_relion
 @pytest.mark.relion
 class TestAgainstRelion:
+    def test_phase_flipped_particles_are_reconstructed_as_relion_does(self, tmp_path):
+        _, volume = project(tmp_path, 300, applies_ctf=True)
+        run(tmp_path, "relion_project", "--i", "phantom.mrc", "--ang", "asked.star", "--o", "flipped", "--angpix", PIXEL_SIZE, "--ctf",
+            "--ctf_phase_flip")
+        tables = starfile.read(tmp_path / "flipped.star")
+        tables["optics"]["rlnCtfDataArePhaseFlipped"] = 1
+        starfile.write(tables, tmp_path / "marked.star", float_format=None)
+        particles = read_particles(str(tmp_path / "marked.star"))
+        ours = backproject(particles, np.arange(300))
+        run(tmp_path, "relion_reconstruct", "--i", "marked.star", "--o", "relion.mrc", "--ctf", "--ctf_phase_flipped")
+        theirs, _ = read_map(str(tmp_path / "relion.mrc"))
+        core = soft_sphere(BOX, 12, 4)
+        assert masked_fsc_curve(ours, theirs, core)[:15].min() > 0.98
+        assert masked_fsc_curve(ours, volume, core)[:15].min() > 0.98
+        assert np.sum(ours * volume * core) / np.sum(volume**2 * core) == pytest.approx(1, abs=0.05)
+
     def test_relions_projections_lie_where_our_conventions_put_them(self, tmp_path):
         particles, _ = project(tmp_path, 6, applies_ctf=False)
         ours = [projection(a, t, *blobs()) for a, t in zip(particles.rotation.astype(float), particles.shift_angst.astype(float))]

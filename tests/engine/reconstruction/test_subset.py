@@ -11,6 +11,7 @@ from gmmhet.engine.config import ReconstructConfig, TrainConfig, to_json
 from gmmhet.engine.imaging.pose import random_rotations, symmetry_matrices
 from gmmhet.engine.io.particles import ParticleError, read_particles, write_particles
 from gmmhet.engine.io.volumes import read_map, write_map
+from gmmhet.engine.log import log
 from gmmhet.engine.losses.fsc import fsc_curve, masked_fsc_curve, soft_sphere
 from gmmhet.engine.reconstruction.selection import ReconstructError, nearest_particles
 from gmmhet.engine.reconstruction.subset import reconstruct_subset
@@ -206,3 +207,33 @@ def test_a_subset_keeps_its_ids_where_the_input_had_none(tmp_path, data):
     particles.ids = np.arange(1, N + 1)
     particles.select(np.array([5, 80, 100])).write_star(str(tmp_path / "subset.star"))
     assert read_particles(str(tmp_path / "subset.star")).ids.tolist() == [6, 81, 101]
+
+
+def inverted(folder, data):
+    """A copy of the particles with black contrast; returns its star file."""
+    particles = read_particles(str(data / "p.star"))
+    write_particles(str(folder / "black.star"), str(folder / "black.mrcs"), [-particles.read(np.arange(N))], N, particles.rotation,
+                    particles.shift_angst, particles.ctf, PIXEL_SIZE, half=particles.half, ids=particles.ids)
+    return str(folder / "black.star")
+
+
+def test_a_map_of_black_particles_is_said_to_be_black_with_what_to_do(tmp_path, data, caplog, monkeypatch):
+    monkeypatch.setattr(log, "propagate", True)
+    summary, _ = reconstruct(tmp_path / "r", particles=inverted(tmp_path, data))
+    assert summary["contrast"] == "black"
+    assert "the map's density is negative: the particles' contrast is black" in caplog.text and "--multiply_constant -1" in caplog.text
+    assert reconstruct(tmp_path / "white", particles=str(data / "p.star"))[0]["contrast"] == "white"
+
+
+def test_with_a_model_of_black_particles_the_maps_are_white_as_the_model_is(tmp_path, data, caplog, monkeypatch):
+    monkeypatch.setattr(log, "propagate", True)
+    model = train_run(tmp_path / "model", data, np.arange(N, dtype=np.float32)[:, None])
+    with open(tmp_path / "model" / rundir.SUMMARY, "w", encoding="utf-8") as f:
+        json.dump(dict(epochs=1, contrast="black"), f)
+    flags = dict(model=model, near="0", k=80)
+    white = reconstruct(tmp_path / "w", particles=inverted(tmp_path, data), **flags)
+    train_run(tmp_path / "plain", data, np.arange(N, dtype=np.float32)[:, None])
+    plain = reconstruct(tmp_path / "p", particles=str(data / "p.star"), **dict(flags, model=str(tmp_path / "plain")))
+    for name in (rundir.MAP, rundir.HALF1, rundir.HALF2):
+        np.testing.assert_allclose(read_map(white[1](name))[0], read_map(plain[1](name))[0], atol=1e-5)
+    assert white[0]["contrast"] == "black" and "negative" not in caplog.text
