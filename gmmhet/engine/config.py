@@ -85,7 +85,7 @@ class FitConfig(Common):
     threshold: float = param(0.0, "Density level above which Gaussians are seeded; 0 finds it from the map.", expert=True)
     probes: str = param("auto", "Gaussians in weak density beside the molecule, for a domain that few particles have or that turns far: 'auto' finds it, "
                         "'none', or the density level above which they are seeded (below the threshold).", expert=True)
-    steps: int = param(600, "Optimizer steps, spread over coarse to fine resolution.", low=1, high=100000, expert=True)
+    steps: int = param(400, "Optimizer steps, spread over coarse to fine resolution.", low=1, high=100000, expert=True)
 
 
 @stage("train", "Learn the heterogeneity: one latent point per particle and a decoder from latent points to Gaussian models.")

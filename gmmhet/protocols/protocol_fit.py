@@ -18,8 +18,9 @@ class GmmHetProtFit(GmmHetProtBase):
 
     _label = "fit Gaussians"
     _config = config.FitConfig
-    _fromInputs = ("map", "particles", "mask")
-    _figures: ClassVar = {"gaussians": "Gaussians: *%d*", "resolution_angst": "Target resolution: *%.1f Å*",
+    _fromInputs = ("map", "particles", "atoms", "mask")
+    _figures: ClassVar = {"gaussians": "Gaussians: *%d*", "probes": "Of them in weak density: *%d*",
+                          "chains": "Chains: *%s*", "resolution_angst": "Target resolution: *%.1f Å*",
                           "mean_fsc": "Mean FSC with the map up to there: *%.3f*"}
     _possibleOutputs: ClassVar = {"outputPseudoAtoms": AtomStructFlex, "outputVolume": Volume}
 
@@ -31,6 +32,9 @@ class GmmHetProtFit(GmmHetProtBase):
                       allowsNull=True, label="or particles",
                       help="Particles with projection alignment and CTF: the Gaussians are fitted straight to them. Slower than a map, but "
                            "density that the consensus has smeared out is not lost.")
+        form.addParam("inputAtoms", params.PointerParam, pointerClass="AtomStruct", allowsNull=True, label="Atomic model (optional)",
+                      help="A model fitted into this map. The Gaussians start from its atoms and remember chains and residues, so that a training "
+                           "can name them in its region, as in chain:A,B/120-240. Density that it does not explain gets Gaussians too.")
         self._addMask(form, "inputMask", "Gaussians outside the mask are dropped. It must have the size and pixel size of the map.")
 
     # ------------------------------------------------------------------ STEPS
@@ -40,7 +44,9 @@ class GmmHetProtFit(GmmHetProtBase):
 
     def _inputValues(self):
         particles = "" if self.inputVolume.get() is not None else self._starFile()
-        return {"map": self._mapOf(self.inputVolume, "input_map"), "particles": particles, "mask": self._mapOf(self.inputMask, "mask")}
+        atoms = self.inputAtoms.get()
+        return {"map": self._mapOf(self.inputVolume, "input_map"), "particles": particles, "mask": self._mapOf(self.inputMask, "mask"),
+                "atoms": atoms.getFileName() if atoms is not None else ""}
 
     def createOutputStep(self, settings):
         source = self.inputVolume if self.inputVolume.get() is not None else self.inputParticles
@@ -52,6 +58,8 @@ class GmmHetProtFit(GmmHetProtBase):
         self._defineOutputs(outputPseudoAtoms=atoms, outputVolume=volume)
         for output in (atoms, volume):
             self._defineSourceRelation(source, output)
+            if self.inputAtoms.get() is not None:
+                self._defineSourceRelation(self.inputAtoms, output)
 
     # ------------------------------------------------------------------ INFO
     def _inputProblems(self):
@@ -60,8 +68,8 @@ class GmmHetProtFit(GmmHetProtBase):
             return ["Give a consensus map or particles%s." % (", not both: clear one of them" if volume is not None else "")]
         if particles is not None:
             problem = convert.whyNotWritable(particles)
-            return [problem] if problem else []
-        return sameGridProblems(volume, mask)
+            return atomsProblems(self.inputAtoms.get()) + ([problem] if problem else [])
+        return atomsProblems(self.inputAtoms.get()) + sameGridProblems(volume, mask)
 
     def _warnings(self):
         return convert.doubts(self.inputParticles.get()) if self.inputParticles.get() is not None else []
@@ -73,6 +81,13 @@ class GmmHetProtFit(GmmHetProtBase):
         return ["A Gaussian mixture%s was fitted to %s with gmmhet [Chen2021]." % (
             " of %d components" % summary["gaussians"] if "gaussians" in summary else "",
             "the consensus map" if self.inputVolume.get() is not None else "the particles")]
+
+
+def atomsProblems(atoms):
+    """Sentences when an atomic model cannot start a fit."""
+    if atoms is not None and atoms.getPseudoAtoms():
+        return ["The atomic model holds pseudo-atoms, which have neither chains nor residues: give a real one, or clear the field."]
+    return []
 
 
 def sameGridProblems(volume, mask):

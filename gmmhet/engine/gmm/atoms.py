@@ -4,10 +4,10 @@ from dataclasses import dataclass
 import gemmi
 import mrcfile
 import numpy as np
-from sklearn.cluster import KMeans
 
 from gmmhet.engine.gmm.labels import Labels
 from gmmhet.engine.gmm.mixture import Mixture, render
+from gmmhet.engine.gmm.seeding import weighted_means
 
 #: correlation of atoms and map below which a model is refused, or doubted
 REFUSED, DOUBTED = 0.3, 0.6
@@ -109,8 +109,7 @@ def cluster_atoms(atoms, count, seed):
     for number, share in enumerate(shares):
         rows = np.flatnonzero(chain == number)
         start = np.random.default_rng([seed, number]).choice(rows, share, replace=False)
-        means = KMeans(share, init=atoms.positions[start], n_init=1, max_iter=30)
-        member[rows] = shares[:number].sum() + means.fit_predict(atoms.positions[rows], sample_weight=atoms.masses[rows])
+        member[rows] = shares[:number].sum() + weighted_means(atoms.positions[rows], atoms.masses[rows], atoms.positions[start])[1]
     _, member = np.unique(member, return_inverse=True)
     total = np.bincount(member, atoms.masses)
     centers = np.stack([np.bincount(member, atoms.masses * axis) for axis in atoms.positions.T], 1) / total[:, None]
@@ -142,7 +141,7 @@ def correlation(centers, masses, width_angst, smooth, pixel_size):
 
 
 def find_frame(atoms, smooth, pixel_size, resolution_angst, corner_angst, seed):
-    """Where an atomic model lies in a map: in the frame of the map's header, or, when it fits better, in another usual one.
+    """Where an atomic model lies in a map: in the frame that the map's header gives, or, when it fits better, in another usual one.
 
     Parameters
     ----------
@@ -152,8 +151,8 @@ def find_frame(atoms, smooth, pixel_size, resolution_angst, corner_angst, seed):
     Returns
     -------
     atoms : Atoms in Å from the box centre.
-    frame : str, what the coordinates were measured from.
-    found : float, correlation with the map.
+    found : dict, what coordinates may be measured from to the correlation with the map; the frame that was taken comes first.
+    expected : str, the frame that the header gives.
 
     Raises
     ------
@@ -161,20 +160,25 @@ def find_frame(atoms, smooth, pixel_size, resolution_angst, corner_angst, seed):
         when the model overlaps the map's density in no frame.
     """
     centre = (smooth.shape[0] // 2) * pixel_size
-    frames = {"the map's header": -(np.asarray(corner_angst) + centre), "the box centre": np.zeros(3)}
-    if np.any(corner_angst):
-        frames["the first voxel"] = np.full(3, -centre)
+    shifts = {"the origin in the map's header": -(np.asarray(corner_angst) + centre)} if np.any(corner_angst) else {}
+    shifts.update({"the first voxel": np.full(3, -centre), "the box centre": np.zeros(3)})
+    expected = next(iter(shifts))
     count = min(len(atoms), max(len(np.unique(atoms.chains)), 1000))
     centers, masses, _ = cluster_atoms(atoms, count, seed)
-    found = {name: correlation(centers + np.float32(shift), masses, resolution_angst / 3, smooth, pixel_size) for name, shift in frames.items()}
-    best = max(found, key=lambda name: found[name] + (0.1 if name == "the map's header" else 0.0))
+    found = {name: correlation(centers + np.float32(shift), masses, resolution_angst / 3, smooth, pixel_size) for name, shift in shifts.items()}
+    found = dict(sorted(found.items(), key=lambda item: -item[1] - (0.1 if item[0] == expected else 0.0)))
+    best = next(iter(found))
     if found[best] < REFUSED:
         middle = np.average(atoms.positions, axis=0, weights=atoms.masses)
         raise AtomsError("the atomic model does not lie in the map's density (%s): its middle is at %s Å, the box centre at %s Å. Fit it into this "
                          "map first, and check the origin in the map's header and the map's hand" % (
-                             "; ".join("correlation %.2f when measured from %s" % (value, name) for name, value in found.items()),
-                             _place(middle), _place(np.asarray(corner_angst) + centre)))
-    return atoms.moved(frames[best]), best, found[best]
+                             describe(found), _place(middle), _place(-shifts[expected])))
+    return atoms.moved(shifts[best]), found, expected
+
+
+def describe(found):
+    """The correlations that `find_frame` found, as text."""
+    return "; ".join("correlation %.2f when measured from %s" % (value, name) for name, value in found.items())
 
 
 def _place(point):

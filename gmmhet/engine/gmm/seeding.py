@@ -1,13 +1,13 @@
 """Where the Gaussians of a neutral model start."""
 import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter, label
-from sklearn.cluster import MiniBatchKMeans
+from scipy.spatial import cKDTree
 
 #: distance of neighbouring Gaussians over the target resolution, at first
 SPACING = 0.7
 #: a piece of weak density, or of density that no atom explains, has room for so many Gaussians at least: smaller ones are noise
 LEAST_PIECE = 4
-#: weak density lies so many standard deviations above the solvent, and above this part of the threshold
+#: density lies so many standard deviations above the solvent, and weak density above this part of the threshold
 NOISE_DEVIATIONS, WEAK_LEVEL = 3.0, 0.25
 
 
@@ -17,7 +17,7 @@ def smooth_to(volume, pixel_size, resolution_angst):
 
 
 def find_threshold(volume):
-    """Density level of the molecule's surface: Otsu's threshold between solvent and molecule, halved to keep weak density.
+    """Density level of the molecule's surface: Otsu's threshold between solvent and molecule, halved, or more where the map's noise reaches higher.
 
     The histogram is taken over positive densities; see Otsu (1979).
     """
@@ -30,7 +30,7 @@ def find_threshold(volume):
     share = below / below[-1]
     with np.errstate(divide="ignore", invalid="ignore"):
         between = (total[-1] / below[-1] * share - total / below[-1]) ** 2 / (share * (1 - share))
-    return 0.5 * float(levels[np.nanargmax(between[:-1])])
+    return max(0.5 * float(levels[np.nanargmax(between[:-1])]), noise_level(volume[in_sphere(len(volume))]))
 
 
 def solid_region(smooth, threshold):
@@ -65,29 +65,45 @@ def large_pieces(region, pixel_size, resolution_angst):
     return np.isin(pieces, 1 + np.flatnonzero(room[1:] >= LEAST_PIECE))
 
 
-def solvent_level(smooth, region, pixel_size, resolution_angst):
-    """Density that noise outside the molecule hardly reaches: the solvent's median and `NOISE_DEVIATIONS` of its standard deviations.
-
-    The deviation is read from the lower half of the values, which weak density of the molecule does not touch. The solvent is what lies
-    further than twice the resolution from the region and within the sphere that fits the box; -inf when nothing does.
-    """
-    axis = np.arange(len(smooth)) - len(smooth) // 2
-    sphere = axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2 < (len(smooth) // 2) ** 2
-    values = smooth[sphere & (distance_transform_edt(~region) * pixel_size > 2 * resolution_angst)]
-    if values.size < 100:
-        return -np.inf
+def noise_level(values):
+    """Density that noise hardly reaches: the median and `NOISE_DEVIATIONS` standard deviations, read from the lower half of solvent's values."""
     low, middle = np.percentile(values, (15.87, 50))
     return float(middle + NOISE_DEVIATIONS * (middle - low))
 
 
-def weak_region(smooth, region, level, pixel_size, resolution_angst):
+def in_sphere(box):
+    """Voxels within the sphere that fits the box: bool [L, L, L]."""
+    square = (np.arange(box) - box // 2) ** 2
+    return square[:, None, None] + square[None, :, None] + square[None, None, :] < (box // 2) ** 2
+
+
+def faint_density(volume, beyond, pixel_size, resolution_angst):
+    """The map blurred to twice the resolution within the voxels `beyond` the molecule alone, whose density does not leak in; 0 elsewhere."""
+    width = 2 * resolution_angst / 5 / pixel_size
+    share = gaussian_filter(beyond.astype(np.float32), width)
+    return np.where(beyond, gaussian_filter(np.where(beyond, volume, 0), width) / np.maximum(share, 1e-3), 0)
+
+
+def weak_region(volume, region, pixel_size, resolution_angst, threshold, level=None):
     """Weak density of the molecule, as of a domain that few particles have or that turns far: bool [L, L, L].
 
-    Pieces above `level` that lie further than half the resolution from `region` (nearer is its own blurred surface), reach within
-    the resolution of it, and have room for several Gaussians.
+    Pieces of `faint_density` further than half the resolution from `region` (nearer is its own blurred surface) that reach within the
+    resolution of it and have room for several Gaussians.
+
+    Parameters
+    ----------
+    volume : [L, L, L]; region : bool [L, L, L], the molecule above the threshold.
+    threshold : float, density of the molecule's surface.
+    level : float or None, least density; None takes `WEAK_LEVEL` of the threshold, or more where the solvent's noise reaches higher (the
+        solvent is further than twice the resolution from the region and within the sphere that fits the box).
     """
     distance = distance_transform_edt(~region) * pixel_size
-    pieces, _ = label(large_pieces((smooth > level) & (distance > 0.5 * resolution_angst), pixel_size, resolution_angst))
+    faint = faint_density(volume, distance > 0.5 * resolution_angst, pixel_size, resolution_angst)
+    sphere = in_sphere(len(volume))
+    if level is None:
+        solvent = faint[sphere & (distance > 2 * resolution_angst)]
+        level = max(WEAK_LEVEL * threshold, noise_level(solvent) if solvent.size > 100 else np.inf)
+    pieces, _ = label(large_pieces(sphere & (faint > level), pixel_size, resolution_angst))
     attached = np.unique(pieces[distance <= resolution_angst])
     return np.isin(pieces, attached[attached > 0])
 
@@ -95,6 +111,28 @@ def weak_region(smooth, region, level, pixel_size, resolution_angst):
 def count_for(region, pixel_size, resolution_angst, least=8):
     """Number of Gaussians for a target resolution: volume of a region (bool [L, L, L]) over the cube of the spacing."""
     return int(max(least, np.ceil(np.sum(region) * (pixel_size / (SPACING * resolution_angst)) ** 3)))
+
+
+def weighted_means(points, weights, centers, rounds=20):
+    """Lloyd's k-means with a search tree, which stays quick for thousands of clusters.
+
+    Parameters
+    ----------
+    points : array [P, 3]; weights : array [P], above 0.
+    centers : array [K, 3], where the means start; one that loses all its points stays where it is.
+
+    Returns
+    -------
+    centers : float64 [K, 3]; member : int [P], the cluster of each point.
+    """
+    centers = np.array(centers, float)
+    for _ in range(rounds):
+        member = cKDTree(centers).query(points)[1]
+        total = np.bincount(member, weights, len(centers))
+        held = total > 0
+        sums = np.stack([np.bincount(member, weights * axis, len(centers)) for axis in points.T], 1)
+        centers[held] = sums[held] / total[held, None]
+    return centers, member
 
 
 def seed_centers(volume, threshold, pixel_size, count, seed):
@@ -113,5 +151,4 @@ def seed_centers(volume, threshold, pixel_size, count, seed):
     weight = volume[tuple(index.T)]
     rng = np.random.default_rng(seed)
     start = points[rng.choice(len(points), count, replace=False, p=weight / weight.sum())]
-    means = MiniBatchKMeans(count, init=start, n_init=1, batch_size=max(4096, 3 * count), max_iter=30, random_state=seed)
-    return means.fit(points, sample_weight=weight).cluster_centers_.astype(np.float32)
+    return weighted_means(points, weight, start)[0].astype(np.float32)

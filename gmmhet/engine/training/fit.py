@@ -16,6 +16,7 @@ from gmmhet.engine.io.volumes import read_map, write_map
 from gmmhet.engine.log import log
 from gmmhet.engine.losses.fsc import write_fsc_csv
 from gmmhet.engine.reconstruction.backprojection import backproject
+from gmmhet.engine.reconstruction.contrast import made_white
 from gmmhet.engine.training.neutral import fit_mixture
 
 #: an automatic number of Gaussians grows by this factor until the mean FSC reaches the goal, or gains less than the least
@@ -103,7 +104,7 @@ def fit(config, run):
         particles = read_particles(config.particles)
         mask, pixel_size = _mask(config.mask, particles.box, particles.pixel_size), particles.pixel_size
         run.create()
-        volume = backproject(particles, np.arange(len(particles)))
+        volume = made_white(backproject(particles, np.arange(len(particles))), "the particles' reconstruction")
     resolution = config.resolution or 3 * pixel_size
     if atoms is not None:
         atoms = _placed(atoms, volume, pixel_size, resolution, corner, config.seed)
@@ -115,12 +116,13 @@ def fit(config, run):
 def _placed(atoms, volume, pixel_size, resolution, corner, seed):
     """The atoms in Å from the box centre, with what their place rests on in the log."""
     smooth = seeding.smooth_to(volume, pixel_size, resolution)
-    placed, frame, found = atomic.find_frame(atoms, smooth, pixel_size, resolution, corner, seed)
-    log.info("%d atoms in %d chains, measured from %s: correlation with the map %.3f", len(atoms), len(np.unique(atoms.chains)), frame, found)
-    if frame != "the map's header":
-        log.warning("the atomic model does not fit the origin in the map's header; it was taken as measured from %s, where it does", frame)
-    if found < atomic.DOUBTED:
-        log.warning("the atomic model and the map correlate by only %.2f: is it this molecule, and fitted into this map?", found)
+    placed, found, expected = atomic.find_frame(atoms, smooth, pixel_size, resolution, corner, seed)
+    frame, best = next(iter(found.items()))
+    log.info("%d atoms in %d chains, measured from %s: correlation with the map %.3f", len(atoms), len(np.unique(atoms.chains)), frame, best)
+    if frame != expected:
+        log.warning("the atomic model is taken as measured from %s, because it fits the map there (%s)", frame, atomic.describe(found))
+    if best < atomic.DOUBTED:
+        log.warning("the atomic model and the map correlate by only %.2f: is it this molecule, and fitted into this map?", best)
     return placed
 
 
@@ -143,11 +145,10 @@ def make_target(volume, pixel_size, resolution, threshold, weak_level, mask, ato
     known = solid
     if atoms is not None:
         known = solid | seeding.near_points(atoms.positions, solid.shape, pixel_size, 0.5 * resolution)
-    if weak_level is None:
-        weak_level = max(seeding.WEAK_LEVEL * threshold, seeding.solvent_level(smooth, known, pixel_size, resolution))
-    elif weak_level >= threshold and np.isfinite(weak_level):
+    if weak_level is not None and threshold <= weak_level < np.inf:
         raise ConfigError("--probes %.4g must lie below the density threshold %.4g: Gaussians are seeded above that anyway" % (weak_level, threshold))
-    weak = seeding.weak_region(allowed, known, weak_level, pixel_size, resolution)
+    weak = seeding.weak_region(volume, known, pixel_size, resolution, threshold, weak_level)
+    weak = weak if mask is None else weak & (mask > 0.5)
     if mask is None:
         mask = seeding.soft_edge(known | weak, pixel_size, resolution)
     return Target(volume * mask, smooth, threshold, solid, weak, mask, pixel_size, resolution, atoms)
@@ -210,6 +211,6 @@ def _write(config, run, mixture, fsc, target):
     curve = np.concatenate([[1.0], fsc, np.zeros(box // 2 - len(fsc))])
     write_fsc_csv(run(rundir.FSC), box, pixel_size, fsc=curve)
     probes = int(np.sum(sample_map(target.weak, pixel_size, mixture.centers) > 0))
-    chains = mixture.labels.names() if mixture.labels else []
-    run.write_summary(dict(stage="fit", seed=config.seed, gaussians=len(mixture), probes=probes, chains=len(chains), resolution_angst=resolution,
+    chains = dict(chains=mixture.labels.names()) if mixture.labels else {}
+    run.write_summary(dict(stage="fit", seed=config.seed, gaussians=len(mixture), probes=probes, **chains, resolution_angst=resolution,
                            mean_fsc=float(fsc.mean()), threshold=float(target.threshold), pixel_size=pixel_size, box=box))
