@@ -137,8 +137,6 @@ def whyNotWritable(particles, first=None):
                 "file whose first particle has rlnAngleRot 0 loses its alignment when Scipion imports it." % particles.getAlignment())
     if not first.hasCTF():
         return "The particles have no CTF: choose particles with defocus values, or assign a CTF to them first."
-    if particles.isPhaseFlipped():
-        return ("The particles are phase-flipped, and the CTF would be applied twice: choose the particles before phase flipping.")
     if not particles.getSamplingRate():
         return "The particles have no pixel size: set it where they were imported."
     return ""
@@ -219,6 +217,8 @@ def _opticsTable(particles, first):
                   "rlnSphericalAberration": acquisition.getSphericalAberration(),
                   "rlnAmplitudeContrast": acquisition.getAmplitudeContrast()}]
     for group in given:
+        if particles.isPhaseFlipped():
+            group["rlnCtfDataArePhaseFlipped"] = 1
         group.update(rlnImagePixelSize=float(pixelSize), rlnImageSize=int(size), rlnImageDimensionality=2)
         lacking = [name for name in _OPTICS_OF_SET if group.get(name) is None]
         if lacking:

@@ -34,7 +34,7 @@ class GmmHetProtTrain(GmmHetProtBase):
     # ------------------------------------------------------------------ DEFINE
     def _addInputs(self, form):
         form.addParam("inputParticles", params.PointerParam, pointerClass="SetOfParticles", pointerCondition="hasAlignmentProj",
-                      important=True, label="Particles", help="Particles with projection alignment and CTF, not phase-flipped.")
+                      important=True, label="Particles", help="Particles with projection alignment and CTF; phase-flipped ones are recognised where the set says so.")
         form.addParam("inputGaussians", params.PointerParam, pointerClass="AtomStructFlex", important=True, label="Neutral model",
                       help="Pseudo-atoms of 'fit Gaussians'.")
         form.addParam("inputContinue", params.PointerParam, pointerClass="SetOfParticlesFlex", allowsNull=True,

@@ -271,8 +271,14 @@ def test_particles_without_ctf_are_refused(copy_of, tmp_path):
     assert "have no CTF" in refused(copy_of(change_item=lambda item: item.setCTF(None)), str(tmp_path / "x.star"))
 
 
-def test_phase_flipped_particles_are_refused(copy_of, tmp_path):
-    assert "phase-flipped" in refused(copy_of(change_set=lambda made: made.setIsPhaseFlipped(True)), str(tmp_path / "x.star"))
+def test_phase_flipped_particles_are_marked_in_every_optics_group(copy_of, tmp_path):
+    convert.writeParticles(copy_of(change_set=lambda made: made.setIsPhaseFlipped(True)), str(tmp_path / "x.star"))
+    assert [row.rlnCtfDataArePhaseFlipped for row in Table.iterRows(str(tmp_path / "x.star"), tableName="optics")] == [1, 1]
+
+
+def test_particles_that_are_not_phase_flipped_are_not_marked(written):
+    with open(written) as star:
+        assert "rlnCtfDataArePhaseFlipped" not in star.read()
 
 
 def test_particles_without_voltage_are_refused(copy_of, tmp_path):

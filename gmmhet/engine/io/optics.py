@@ -120,6 +120,10 @@ class Sampling:
         last = [last_wave(b, s, self.pixel_size) / (b * s) for b, s in zip(self.group_box.tolist(), self.group_pixel_size.tolist())]
         return np.where(self.differs, last, np.inf)
 
+    def has(self, box, pixel_size):
+        """Whether one of the groups is stored with this box and pixel size."""
+        return bool(_alike(self.group_pixel_size, self.group_box, pixel_size, box).any())
+
     def group_of(self, number):
         """Row of each optics group number, int [n]."""
         return np.searchsorted(self.number, np.asarray(number, np.int64))

@@ -80,6 +80,8 @@ def refine_stage(config, run):
         raise ConfigError("--model: " + problem)
     model = load_model(config.model)
     particles = read_particles(config.particles or model.particles_path)
+    if particles.sampling.has(model.box, model.pixel_size) or set(particles.sampling.number.tolist()) <= set(model.likelihood.groups):
+        particles = particles.at_sampling(model.box, model.pixel_size)
     if particles.box != model.box or abs(particles.pixel_size - model.pixel_size) > 1e-3 * model.pixel_size:
         raise ConfigError("%s has %d px of %.4f Å, the model was trained on %d px of %.4f Å: give the particles it was trained on" % (
             particles.path, particles.box, particles.pixel_size, model.box, model.pixel_size))

@@ -8,7 +8,7 @@ import reference
 import tensorflow as tf
 
 from gmmhet.engine.gmm.mixture import Mixture, render
-from gmmhet.engine.imaging.ctf import ctf_values
+from gmmhet.engine.imaging.ctf import CTF_COLUMNS, ctf_values
 from gmmhet.engine.imaging.fourier import FourierGrid, inverse_transform, transform
 from gmmhet.engine.imaging.pose import random_rotations
 from gmmhet.engine.imaging.projection import place, project
@@ -26,7 +26,7 @@ def handed_mixture():
     return Mixture(np.float32(centers), np.float32(rng.uniform(50, 150, 30)), np.float32(rng.uniform(5, 8, 30)))
 
 
-@pytest.fixture(scope="module", params=["plain", "ctf"])
+@pytest.fixture(scope="module", params=["plain", "ctf", "phase-flipped"])
 def both(request, tmp_path_factory):
     """RELION's images and ours, [N, L, L] each, and the set read from RELION's star."""
     folder, rng = tmp_path_factory.mktemp("relion"), np.random.default_rng(1)
@@ -37,13 +37,16 @@ def both(request, tmp_path_factory):
     write_particles(str(folder / "asked.star"), str(folder / "empty.mrcs"), [np.zeros((N, BOX, BOX))], N, random_rotations(N, rng),
                     rng.normal(0, 6, (N, 2)), ctf, PIXEL)
     command = ["relion_project", "--i", "map.mrc", "--ang", "asked.star", "--o", "made", "--angpix", str(PIXEL)]
-    done = subprocess.run(command + (["--ctf"] if request.param == "ctf" else []), cwd=folder, check=False, capture_output=True, text=True)
+    flags = {"plain": [], "ctf": ["--ctf"], "phase-flipped": ["--ctf", "--ctf_phase_flip"]}[request.param]
+    done = subprocess.run(command + flags, cwd=folder, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     particles, mixture, grid = read_particles(str(folder / "made.star")), handed_mixture(), FourierGrid.to_resolution(BOX, PIXEL)
     ours = project(place(tf.constant(mixture.centers), tf.constant(particles.rotation), tf.constant(particles.shift_angst)),
                    tf.constant(mixture.amplitudes), tf.constant(mixture.widths), grid)
-    if request.param == "ctf":
-        ours = ours * ctf_values(particles.ctf, grid.kx, grid.ky)[:, None]
+    if request.param != "plain":
+        ctf = particles.ctf.copy()
+        ctf[:, CTF_COLUMNS.index("phase_flipped")] = request.param == "phase-flipped"
+        ours = ours * ctf_values(ctf, grid.kx, grid.ky)[:, None]
     return particles.read(np.arange(N)), inverse_transform(ours, grid).numpy()
 
 
