@@ -61,7 +61,7 @@ def read_lst(path):
     stacks = dict(zip(names, find_stacks(path, names)))
     matrix = np.array([_matrix(where, values) for where, _, _, values in entries])
     header = _headers(entries, stacks)
-    table: "dict[str, object]" = {"rlnImageName": ["%06d@%s" % (number + 1, stacks[stack]) for _, number, stack, _ in entries]}
+    table: dict[str, object] = {"rlnImageName": ["%06d@%s" % (number + 1, stacks[stack]) for _, number, stack, _ in entries]}
     angles, origin = _poses(path, matrix, header[:, 3:4])
     table.update(zip(("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"), angles))
     table.update(zip(("rlnOriginXAngst", "rlnOriginYAngst"), origin.T))
@@ -161,7 +161,7 @@ def _poses(path, matrix, pixel_size):
 def _headers(entries, stacks):
     """For each image the columns _OPTICS and _DEFOCI, [n, 11], from the headers of its stack."""
     found = np.empty((len(entries), len(_OPTICS) + len(_DEFOCI)))
-    rows_of: "dict[str, list[int]]" = {}
+    rows_of: dict[str, list[int]] = {}
     for row, (_, _, stack, _) in enumerate(entries):
         rows_of.setdefault(stack, []).append(row)
     flipped = [stack for stack in rows_of if "flip" in os.path.basename(stack)]

@@ -21,6 +21,8 @@ RANGES = {
     "rlnCtfDataAreCtfPremultiplied": _FLAG, "rlnCtfDataArePhaseFlipped": _FLAG,
 }
 _WHOLE = ("rlnRandomSubset", "rlnImageId", "rlnOpticsGroup", "rlnCtfDataAreCtfPremultiplied", "rlnCtfDataArePhaseFlipped")
+#: columns that are of one particle and never of its optics group
+_OWN = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginX", "rlnOriginY", "rlnOriginXAngst", "rlnOriginYAngst", "rlnRandomSubset", "rlnImageId")
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ class ParticleTable:
     others: dict
 
     def has(self, label):
-        """Whether the particles or their optics groups have the column."""
-        return label in self.particles or (self.optics is not None and label in self.optics)
+        """Whether the particles have the column, or their optics groups where it can be theirs."""
+        return label in self.particles or (self.optics is not None and label in self.optics and label not in _OWN)
 
     def numbers(self, label, default=None):
         """A column as float64 [n], taken from the particles, else from their optics groups, else `default` for all.
@@ -54,7 +56,7 @@ class ParticleTable:
         """
         if label in self.particles:
             return _checked(self.path, label, self.particles[label], self._particle)
-        if self.optics is not None and label in self.optics:
+        if self.optics is not None and self.has(label):
             return _checked(self.path, label, self.optics[label], "row %d of the optics table".__mod__)[self._optics_rows(self.optics)]
         return np.full(len(self.particles), default, np.float64)
 

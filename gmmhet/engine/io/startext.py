@@ -13,6 +13,7 @@ from gmmhet.engine.io.errors import ParticleError
 
 _TOKEN = re.compile(rb"""\s*(?:(\#.*)|"((?:[^"]|"(?=\S))*)"(?=\s|$)|'((?:[^']|'(?=\S))*)'(?=\s|$)|(?!["'])(\S+)|(\S.*))""", re.DOTALL)
 _CHUNK_ROWS = 20000
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def read_tables(path):
@@ -37,10 +38,12 @@ def read_tables(path):
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             where = "%s, line %d" % (path, number)
-            tokens = _tokens(line, where, number)
+            if number == 1:
+                line = line.removeprefix(_BYTE_ORDER_MARK)
+            tokens = _tokens(line, where)
             if not tokens:
                 continue
-            head = tokens[0]
+            head = line.split(None, 1)[0]              # with its quotes: a quoted value is never a label or keyword
             if len(tokens) == 1 and head.startswith(b"data_"):
                 block = _Block(_text(head[5:], where), path)
                 if block.name in tables:
@@ -49,23 +52,21 @@ def read_tables(path):
             elif not tables:
                 raise ParticleError("'%s' is not a star file: expected a line 'data_particles' first, got '%s' in line %d" % (path, _shown(line), number))
             else:
-                block.take(tokens, line, where)
+                block.take(head, tokens, line, where)
     return {name: block.table() for name, block in tables.items()}
 
 
-def _tokens(line, where, number):
+def _tokens(line, where):
     """The values of one line; comments dropped, quotes removed."""
-    if number == 1 and line.startswith(b"\xef\xbb\xbf"):
-        line = line[3:]
     if b"\0" in line:
         raise ParticleError("%s holds a NUL byte: the file is binary, encoded as UTF-16, or damaged; expected plain text" % where)
+    if b"\r" in line and b"\r" in line.rstrip():
+        raise ParticleError("%s has a carriage return inside: convert the file to Unix line ends" % where)
     if b"#" in line or b'"' in line or b"'" in line:
         found = [match.groups() for match in _TOKEN.finditer(line.strip())]
         if any(broken is not None for *_, broken in found):
             raise ParticleError("%s has a quote that is not closed: '%s'; close it or remove it" % (where, _shown(line)))
         return [next(word for word in words[1:] if word is not None) for words in found if words[0] is None]
-    if b"\r" in line and b"\r" in line.rstrip():
-        raise ParticleError("%s has a carriage return inside: convert the file to Unix line ends" % where)
     return line.split()
 
 
@@ -77,29 +78,24 @@ class _Block:
         self.labels, self.is_loop = [], False
         self._single, self._rows, self._chunks = [], [], []
 
-    def take(self, tokens, line, where):
-        """One line of the block that is not empty."""
-        head, has_rows = tokens[0], bool(self._rows or self._chunks)
-        if has_rows and len(tokens) == len(self.labels) and (len(tokens) > 1 or not head.startswith((b"_", b"loop_"))):
-            self._add(tokens)
-        elif tokens == [b"loop_"]:
+    def take(self, head, tokens, line, where):
+        """One line of the block that is not empty; `head` is its first value as it stands there."""
+        if head.startswith(b"_"):
+            self._label(tokens, where)
+        elif head == b"loop_" and len(tokens) == 1:
             if self.is_loop or self.labels:
                 raise ParticleError("%s: 'loop_' inside table '%s', which has begun already: put 'data_' and a name before it" % (where, self.name))
             self.is_loop = True
-        elif head.startswith(b"_") and not has_rows:
-            self._label(tokens, where)
         elif self.is_loop and self.labels:
-            self._first_or_wrong_row(tokens, line, where)
+            self._row(tokens, line, where)
         else:
             raise ParticleError("%s: expected 'loop_' or a line '_label value' in table '%s', got '%s'" % (where, self.name, _shown(line)))
 
-    def _add(self, tokens):
-        self._rows.append(tokens)
-        if len(self._rows) == _CHUNK_ROWS:
-            self._close_chunk()
-
     def _label(self, tokens, where):
         label = _text(tokens[0][1:], where)
+        if self._rows or self._chunks:
+            raise ParticleError("%s: label _%s stands after the first row of table '%s'; expected a row (quote a value that begins with _)" % (
+                where, label, self.name))
         if label in self.labels:
             raise ParticleError("%s: column _%s occurs twice in table '%s'; remove one" % (where, label, self.name))
         if len(tokens) != (1 if self.is_loop else 2):
@@ -109,9 +105,12 @@ class _Block:
         self.labels.append(label)
         self._single += tokens[1:]
 
-    def _first_or_wrong_row(self, tokens, line, where):
-        if len(tokens) == len(self.labels) and not tokens[0].startswith(b"_"):
-            return self._add(tokens)
+    def _row(self, tokens, line, where):
+        if len(tokens) == len(self.labels):
+            self._rows.append(tokens)
+            if len(self._rows) == _CHUNK_ROWS:
+                self._close_chunk()
+            return
         row = sum(len(chunk[0]) for chunk in self._chunks) + len(self._rows) + 1
         image = next((" (%s)" % _shown(word) for word in tokens if b"@" in word), "")
         end = "" if line.endswith(b"\n") else "; the file ends in this row and may be cut short"
