@@ -1,10 +1,10 @@
 """How well and how fast the fit stage turns maps of atomic models into Gaussians.
 
-    python bench/neutral.py --data DIR [--boxes 64,128] [--noise 1]
+    python bench/neutral.py --data DIR [--boxes 64,128] [--noise 0.1]
 
 DIR holds 1hzh.pdb.gz (an IgG) and the 50S cut into RNA*.pdb.gz and prots*.pdb.gz. Every model is rendered in a box of 384 Å, atom by atom, with noise
-where asked, and fitted to three pixels; started from the density, from the atoms, and from the density with N = 2,048. Columns: Gaussians, probes among
-them, probes further from every atom than the target resolution (false), mean and least FSC with the noise-free map over the shells up to the target,
+where asked, and fitted to three pixels; started from the density, from the atoms, and, from 128 px on, from the density with N = 2,048. Columns:
+Gaussians, probes among them, Gaussians further from every atom than the target resolution (false), mean and least FSC with the noise-free map over the shells up to the target,
 correlation of atoms and map, seconds of CPU and of the clock.
 """
 import argparse
@@ -80,10 +80,10 @@ def bench(name, folder, box, noise):
     atoms = read_atoms(path).moved(-(box // 2) * pixel_size)
     clean = render(Mixture(np.float32(atoms.positions), np.float32(atoms.masses), np.full(len(atoms), pixel_size, np.float32)), box, pixel_size)
     inside = sample_map(clean, pixel_size, atoms.positions).mean()
-    volume = clean + noise * inside / 3 * noise_like_a_map(clean.shape, np.random.default_rng(1)) if noise else clean
+    volume = clean + noise * inside * noise_like_a_map(clean.shape, np.random.default_rng(1)) if noise else clean
     write_map(os.path.join(folder, "map.mrc"), volume, pixel_size)
     overlap = correlation(np.float32(atoms.positions), np.float32(atoms.masses), pixel_size, smooth_to(volume, pixel_size, 3 * pixel_size), pixel_size)
-    starts = [("density", {}), ("atoms", dict(atoms=path)), ("2048", dict(n_gaussians="2048"))]
+    starts = [("density", {}), ("atoms", dict(atoms=path))] + [("2048", dict(n_gaussians="2048"))] * (box >= 128)
     for start, flags in starts:
         row = fitted(folder, clean, atoms.positions, **flags)
         print("%-4s %4d %-8s %6d %6d %6d %9.4f %9.4f %6.3f %7.0f %7.0f" % (
@@ -95,7 +95,7 @@ def main():
     parser.add_argument("--data", required=True, help="folder of the atomic models")
     parser.add_argument("--sets", default=",".join(MODELS), help="which of %s, comma-separated" % ", ".join(MODELS))
     parser.add_argument("--boxes", default="64,128", help="boxes in pixels, comma-separated")
-    parser.add_argument("--noise", type=float, default=0.0, help="standard deviation of noise per voxel, in thirds of the mean density at the atoms")
+    parser.add_argument("--noise", type=float, default=0.0, help="standard deviation of noise per voxel over the mean density at the atoms")
     options = parser.parse_args()
     print(HEADER)
     for name in options.sets.split(","):

@@ -55,28 +55,25 @@ class Target:
         return count if self.atoms is None else int(np.clip(count, len(np.unique(self.atoms.chains)), len(self.atoms)))
 
     def seeds(self, count, seed):
-        """Where `count` Gaussians and the probes start: centres [N, 3], amplitudes over their mean [N], Labels or None."""
+        """Where `count` Gaussians and the probes start: centres [N, 3], amplitudes over the usual one [N], Labels or None."""
+        probes = self._in_density(self.weak, seeding.count_for(self.weak, self.pixel_size, self.resolution_angst, least=0), seed)
         if self.atoms is None:
-            centers, labels = self._in_density(self.solid, count, seed), None
-            shares = np.ones(len(centers))
+            centers, masses, labels = self._in_density(self.solid, count, seed, self.threshold), np.ones(count), None
         else:
             near = seeding.near_points(self.atoms.positions, self.solid.shape, self.pixel_size, 0.5 * self.resolution_angst)
             bare = seeding.large_pieces(self.solid & ~near, self.pixel_size, self.resolution_angst)
             extra = int(round(count * bare.sum() / self.solid.sum()))
             centers, masses, labels = atomic.cluster_atoms(self.atoms, count - extra, seed)
             centers = np.concatenate([centers, self._in_density(bare, extra, seed)])
-            labels, shares = labels.extended(extra), np.concatenate([masses / masses.mean(), np.ones(extra)])
-        probes = self._in_density(self.weak, seeding.count_for(self.weak, self.pixel_size, self.resolution_angst, least=0), seed)
-        if not len(probes):
-            return centers, shares, labels
-        weak = sample_map(self.smooth, self.pixel_size, probes) / max(np.median(sample_map(self.smooth, self.pixel_size, centers)), 1e-30)
-        return (np.concatenate([centers, probes]), np.concatenate([shares, np.minimum(weak, 1)]),
-                labels.extended(len(probes)) if labels else None)
+            masses, labels = np.append(masses / np.median(masses), np.ones(extra)), labels.extended(extra + len(probes))
+        centers, masses = np.concatenate([centers, probes]), np.append(masses, np.ones(len(probes)))
+        density = sample_map(self.smooth, self.pixel_size, centers)
+        return centers, masses * np.clip(density / np.median(density), 0, 1), labels
 
-    def _in_density(self, region, count, seed):
+    def _in_density(self, region, count, seed, threshold=0.0):
         if not count:
             return np.empty((0, 3), np.float32)
-        return seeding.seed_centers(np.where(region, self.smooth, 0), 0, self.pixel_size, count, seed)
+        return seeding.seed_centers(np.where(region, self.smooth, 0), threshold, self.pixel_size, count, seed)
 
     def keeps(self, mixture):
         """Gaussians inside the mask, and of those outside the main density only the ones that hold some: bool [N]."""
@@ -114,9 +111,9 @@ def fit(config, run):
 
 
 def _placed(atoms, volume, pixel_size, resolution, corner, seed):
-    """The atoms in Å from the box centre, with what their place rests on in the log."""
-    smooth = seeding.smooth_to(volume, pixel_size, resolution)
-    placed, found, expected = atomic.find_frame(atoms, smooth, pixel_size, resolution, corner, seed)
+    """The atoms in Å from the box centre, with what their place rests on in the log. They are sought at twice the resolution, for noise's sake."""
+    smooth = seeding.smooth_to(volume, pixel_size, 2 * resolution)
+    placed, found, expected = atomic.find_frame(atoms, smooth, pixel_size, 2 * resolution, corner, seed)
     frame, best = next(iter(found.items()))
     log.info("%d atoms in %d chains, measured from %s: correlation with the map %.3f", len(atoms), len(np.unique(atoms.chains)), frame, best)
     if frame != expected:

@@ -80,7 +80,7 @@ def fit_mixture(volume, pixel_size, centers, resolution_angst, steps, inside=Non
     resolution_angst : float, target.
     steps : int, ADAM steps in all.
     inside : callable or None, Mixture to bool [N]: Gaussians that end outside are dropped.
-    shares : float32 [N] or None, amplitudes at the start over their mean; None starts all alike.
+    shares : float32 [N] or None, amplitudes at the start over the mean; None starts all alike.
     labels : Labels or None, of the Gaussians.
 
     Returns
