@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import synthetic
-from pwem.objects import AtomStructFlex, SetOfParticles, SetOfParticlesFlex, Volume, VolumeMask
+from pwem.objects import AtomStruct, AtomStructFlex, SetOfParticles, SetOfParticlesFlex, Volume, VolumeMask
 from pyworkflow.protocol.constants import LEVEL_ADVANCED
 
 from gmmhet import plugin
@@ -256,6 +256,28 @@ def test_fit_accepts_a_map(tmp_path):
 def test_fit_refuses_a_mask_of_another_pixel_size_with_the_numbers(tmp_path):
     said = problems_of(GmmHetProtFit, inputVolume=a_map(tmp_path / "map.mrc"), inputMask=a_map(tmp_path / "mask.mrc", 2.0, VolumeMask))
     assert "The mask is 32 px of 2 Å, the map 32 px of 4 Å" in said
+
+
+def test_fit_takes_an_atomic_model_beside_the_map_and_hands_its_file_to_the_engine(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    inputs = dict(inputVolume=a_map(tmp_path / "map.mrc"), inputAtoms=AtomStruct(filename="model.cif"))
+    assert problems_of(GmmHetProtFit, **inputs) == ""
+    protocol = GmmHetProtFit(workingDir="Runs/1")
+    for name, value in inputs.items():
+        getattr(protocol, name).set(value)
+    assert protocol._inputValues()["atoms"] == "model.cif"
+    protocol.inputAtoms.set(None)
+    assert protocol._inputValues()["atoms"] == ""
+
+
+def test_fit_refuses_pseudo_atoms_for_an_atomic_model(tmp_path):
+    said = problems_of(GmmHetProtFit, inputVolume=a_map(tmp_path / "map.mrc"), inputAtoms=AtomStruct(filename="x.cif", pseudoatoms=True))
+    assert "The atomic model holds pseudo-atoms, which have neither chains nor residues" in said
+
+
+def test_a_symmetry_that_is_no_point_group_of_ours_is_refused_with_its_label(tmp_path, gaussians):
+    said = problems_of(GmmHetProtTrain, inputParticles=particles_in(tmp_path / "p.sqlite"), inputGaussians=gaussians, symmetry="tetrahedral")
+    assert "*Symmetry* must be cN or dN (such as c3 or d2), got 'tetrahedral'." in said
 
 
 def test_train_accepts_good_input(tmp_path, gaussians):
