@@ -2,8 +2,10 @@
 
 Standard library only and Python 3.8, because Scipion reads run folders too.
 """
+import errno
 import json
 import os
+from contextlib import contextmanager
 
 # every stage
 CONFIG, SUMMARY, LOG = "config.json", "summary.json", "log.txt"
@@ -68,6 +70,7 @@ class RunDir:
     ----------
     path : str
     resume : bool, True accepts a folder that already holds a run.
+    joins : bool, True for a process that works on the run of another one, which alone writes into the folder.
 
     Raises
     ------
@@ -75,14 +78,14 @@ class RunDir:
         when `path` is empty, is a file, or holds another run and `resume` is False.
     """
 
-    def __init__(self, path, resume=False):
+    def __init__(self, path, resume=False, joins=False):
         if not path:
             raise RunDirError("--out is missing: name the folder that receives the results")
         if os.path.exists(path) and not os.path.isdir(path):
             raise RunDirError("--out %s is a file, expected a folder: choose another name" % path)
-        if os.path.exists(os.path.join(path, CONFIG)) and not resume:
+        if os.path.exists(os.path.join(path, CONFIG)) and not (resume or joins):
             raise RunDirError("--out %s already holds a run: choose another folder, or add --resume to continue that run" % path)
-        self.path = path
+        self.path, self.joins = path, joins
         self.begin = None
 
     def __call__(self, *names):
@@ -99,7 +102,7 @@ class RunDir:
     def release(self):
         """Free the folder of a run that was refused before it left more than its parameters and log, so that the same --out can be given again."""
         left = {name for _, _, files in os.walk(self.path) for name in files}
-        if CONFIG in left and left <= {CONFIG, LOG}:
+        if CONFIG in left and left <= {CONFIG, LOG} and not self.joins:
             os.remove(self(CONFIG))
 
     def check_same(self, config):
@@ -122,15 +125,36 @@ class RunDir:
 
     def write_summary(self, values):
         """Write summary.json in one step, so that a reader never sees half of it."""
-        temporary = self(SUMMARY + ".tmp")
-        with open(temporary, "w", encoding="utf-8") as f:
-            json.dump(values, f, indent=2, ensure_ascii=False)
-            f.write("\n")
-        os.replace(temporary, self(SUMMARY))
+        with whole_file(self(SUMMARY)) as f:
+            f.write((json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode("utf-8"))
 
     def read_summary(self):
         """summary.json as a dict; empty when the run has not finished."""
         return read_json(self(SUMMARY))
+
+
+@contextmanager
+def whole_file(path):
+    """A binary file that takes the place of `path` in one step: whoever reads it, also after a crash, finds all of the old or all of the new.
+
+    Raises
+    ------
+    OSError
+        when the disk (or a quota) is full; `path` is then as it was before.
+    """
+    temporary = path + ".tmp"
+    try:
+        with open(temporary, "wb") as f:
+            yield f
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        os.remove(temporary)
+        raise OSError("'%s' cannot be written: %s. The run is kept as it was before: make room and continue it with --resume" % (
+            path, error.strerror)) from None
 
 
 def read_json(path):

@@ -6,6 +6,7 @@ import numpy as np
 from gmmhet.engine import config as cfg
 from gmmhet.engine import rundir
 from gmmhet.engine.log import log, log_to
+from gmmhet.engine.training.devices import find_devices, this_process
 
 
 def body(stage):
@@ -51,13 +52,21 @@ def run_stage(config):
     The folder keeps config.json (repeats the run), log.txt and, when the stage has finished, summary.json.
     """
     check(config)
-    run = rundir.RunDir(config.out, config.resume)
+    process, processes = this_process() if config.stage == "train" else (0, 1)
+    if processes > 1:       # all hosts meet first, so that the others notice when the chief refuses the run
+        use_hardware(config)
+        find_devices()
+    run = rundir.RunDir(config.out, config.resume, joins=process > 0)
+    if run.joins:
+        body(config.stage)(config, run)
+        return run
     if config.resume:
         run.check_same(config)
         if rundir.is_finished(config.out, config.stage):
             log.info("%s already holds a finished '%s' run: nothing to do", config.out, config.stage)
             return run
-    use_hardware(config)
+    if processes == 1:
+        use_hardware(config)
     np.random.seed(config.seed)
     run.begin = lambda: _record(run, config)
     try:
@@ -73,13 +82,16 @@ def run_stage(config):
 def _record(run, config):
     """Called when the stage's own checks have passed and its folder is made."""
     log_to(run(rundir.LOG))
-    with open(run(rundir.CONFIG), "w", encoding="utf-8") as f:
-        f.write(cfg.to_json(config))
+    with rundir.whole_file(run(rundir.CONFIG)) as f:
+        f.write(cfg.to_json(config).encode("utf-8"))
     log.info("gmmhet %s, seed %d, in %s", config.stage, config.seed, os.path.abspath(run.path))
 
 
 def use_hardware(config):
-    """Threads and GPUs of this process. GPU memory is taken as it is needed."""
+    """Threads and GPUs of this process. GPU memory is taken as it is needed.
+
+    TF32 stays off: its 10 bits of mantissa would round the projector's matrix products, and with them the agreement, at 1e-3.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if config.gpus == "none":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -90,6 +102,7 @@ def use_hardware(config):
         tf.config.threading.set_intra_op_parallelism_threads(config.threads)
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
+    tf.config.experimental.enable_tensor_float_32_execution(False)
     tf.keras.utils.set_random_seed(config.seed)
 
 

@@ -41,16 +41,19 @@ class Items:
         return self.particles.read(row), rotation, self.particles.shift_angst[row], self.particles.ctf[row]
 
 
-def prefetched(items, order, batch_size, features=None):
+def prefetched(items, order, batch_size, features=None, own=lambda rows, size: rows):
     """Batches of items in the given order, the next one read while this one is used.
+
+    `own` gives the part of the chosen items that this process reads (see `Devices.own`).
 
     Yields
     ------
     chosen, (images, rotation, shift, ctf[, features])
     """
     def read(chosen):
-        batch = items.batch(chosen)
-        return chosen, batch if features is None else batch + (features[chosen],)
+        mine = own(chosen, batch_size)
+        batch = items.batch(mine)
+        return chosen, batch if features is None else batch + (features[mine],)
 
     chunks = [order[i:i + batch_size] for i in range(0, len(order), batch_size)]
     if not chunks:

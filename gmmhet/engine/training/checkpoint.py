@@ -1,12 +1,21 @@
 """Checkpoints: everything a killed run needs to go on to the same end, in one npz that is replaced in one step."""
+import io
 import json
-import os
 
 import numpy as np
 
+from gmmhet.engine.rundir import whole_file
 from gmmhet.engine.training.model import assign
 
 CHECKPOINT = "checkpoint.npz"
+
+
+def write_arrays(path, *unnamed, **named):
+    """Write an npz in one step."""
+    packed = io.BytesIO()
+    np.savez(packed, *unnamed, **named)
+    with whole_file(path) as f:
+        f.write(packed.getbuffer())
 
 
 def save_checkpoint(path, groups, state):
@@ -15,12 +24,7 @@ def save_checkpoint(path, groups, state):
     groups : dict name -> list of arrays or variables.
     """
     arrays = {"%s_%05d" % (name, i): np.asarray(value) for name, values in groups.items() for i, value in enumerate(values)}
-    temporary = path + ".tmp.npz"
-    with open(temporary, "wb") as f:
-        np.savez(f, state=np.array(json.dumps(state)), **arrays)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(temporary, path)
+    write_arrays(path, state=np.array(json.dumps(state)), **arrays)
 
 
 def load_checkpoint(path, targets):

@@ -1,24 +1,25 @@
 """The encoder's input: each particle's gradient of the agreement at the neutral model, in the molecule's frame.
 
-Gradients live in a memory map, never whole in memory; they are standardised per column with statistics of the particles trained on.
+Gradients live in a file, never whole in memory; they are standardised per column with statistics of the particles trained on.
 """
 import os
+import weakref
 
 import numpy as np
 import tensorflow as tf
 
+from gmmhet.engine import rundir
 from gmmhet.engine.imaging.projection import place, project
 from gmmhet.engine.log import progress
 from gmmhet.engine.training.batches import prefetched
 
 
 def gradient_function(agreement, deformation):
-    """A compiled function: images, rotation, shift, ctf to (gradient in network-output space [B, outputs], neutral agreement [B]).
+    """A function: images, rotation, shift, ctf to (gradient in network-output space [B, outputs], neutral agreement [B]).
 
     The gradient with respect to the decoder's outputs at 0 is the per-Gaussian gradient carried through the deformation's chain rule,
     so it is already summed over neighbours that move together, and restricted to the columns and region that may vary.
     """
-    @tf.function(reduce_retracing=True, autograph=False)
     def gradients(images, rotation, shift, ctf):
         data, transfer = agreement.observe(images, ctf)
         u = tf.zeros([tf.shape(images)[0], deformation.outputs])
@@ -30,35 +31,89 @@ def gradient_function(agreement, deformation):
     return gradients
 
 
-def compute_features(path, items, agreement, deformation, batch_size=64):
+def compute_features(path, items, agreement, deformation, devices, batch_size=64):
     """Write the gradients of all items to `path` (.npy, float32 [n_items, outputs]); an existing complete file is kept.
+
+    All devices compute, the chief writes, and the others read its files when it has finished.
 
     Returns
     -------
-    features (read-only memory map), neutral agreement [n_items].
+    features (Rows), neutral agreement [n_items].
     """
     values_path = path[:-4] + "_neutral.npy"
-    if os.path.exists(values_path):
-        return np.load(path, mmap_mode="r"), np.load(values_path)
-    features = np.lib.format.open_memmap(path, "w+", np.float32, (len(items), deformation.outputs))
-    values = np.empty(len(items), np.float32)
-    gradients = gradient_function(agreement, deformation)
-    batches = prefetched(items, np.arange(len(items)), batch_size)
-    for chosen, batch in progress(batches, -(-len(items) // batch_size), "gradients"):
-        gradient, value = gradients(*batch)
-        features[chosen], values[chosen] = gradient.numpy(), value.numpy()
-    features.flush()
-    np.save(values_path + ".tmp.npy", values)
-    os.replace(values_path + ".tmp.npy", values_path)
-    return np.load(path, mmap_mode="r"), values
+    if not devices.ask(devices.is_chief and os.path.exists(values_path))[0]:
+        gradients = devices.compiled(gradient_function(agreement, deformation))
+        batches = prefetched(items, np.arange(len(items)), batch_size, own=devices.own)
+        results = (gradients(len(chosen), *batch) for chosen, batch in progress(batches, -(-len(items) // batch_size), "gradients"))
+        if devices.is_chief:
+            _write_features(path, values_path, results, (len(items), deformation.outputs))
+        else:
+            for _ in results:
+                pass
+        devices.ask(0)
+    return Rows(path), np.load(values_path)
 
 
-def column_statistics(features, rows, chunk=4096):
+def _write_features(path, values_path, results, shape):
+    """Stream gradients into `path`; the neutral agreements, written last, say that it is complete."""
+    values = []
+    with rundir.whole_file(path) as file:
+        np.lib.format.write_array_header_1_0(file, dict(descr="<f4", fortran_order=False, shape=shape))
+        for gradient, value in results:
+            file.write(gradient.numpy().tobytes())
+            values.append(value.numpy())
+    with rundir.whole_file(values_path) as file:
+        np.save(file, np.concatenate(values))
+
+
+class Rows:
+    """Rows of a .npy file, read when asked for; several threads may read at once.
+
+    Read, not memory-mapped: mapped pages count as the process's memory, up to the size of the file, and a mapped file that is cut short
+    while it is used ends the process without a word.
+
+    Parameters
+    ----------
+    path : str
+    """
+
+    def __init__(self, path):
+        with open(path, "rb") as file:
+            np.lib.format.read_magic(file)
+            self.shape, _, self.dtype = np.lib.format.read_array_header_1_0(file)
+            self._offset = file.tell()
+        self.path, self._size = path, self.dtype.itemsize * int(np.prod(self.shape[1:]))
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, numbers):
+        """Rows [B, ...] of the given numbers, an int array [B].
+
+        Raises
+        ------
+        OSError
+            when the file cannot be read there, or has become shorter (names it).
+        """
+        rows = np.empty((len(numbers), *self.shape[1:]), self.dtype)
+        for row, number in zip(rows, numbers):
+            try:
+                size = os.preadv(self._file, [row], self._offset + int(number) * self._size)
+            except OSError as error:
+                raise OSError("'%s' cannot be read any more: %s" % (self.path, error.strerror)) from None
+            if size < self._size:
+                raise OSError("'%s' has been cut short: row %d of %d is not there any more" % (self.path, number + 1, len(self)))
+        return rows
+
+
+def column_statistics(features, rows, chunk=1024):
     """Mean and standard deviation [F] of the features of the given rows, streamed; a constant column gets deviation 1."""
     rows = np.sort(rows)
     total, square = np.zeros(features.shape[1]), np.zeros(features.shape[1])
     for i in range(0, len(rows), chunk):
-        part = np.asarray(features[rows[i:i + chunk]], np.float64)
+        part = features[rows[i:i + chunk]].astype(np.float64)
         total, square = total + part.sum(0), square + (part**2).sum(0)
     mean = total / len(rows)
     deviation = np.sqrt(np.maximum(square / len(rows) - mean**2, 0))

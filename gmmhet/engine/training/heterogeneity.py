@@ -1,5 +1,6 @@
 """Heterogeneity training: encoder and decoder learn together, held-out particles say when to stop (METHOD.md section 4)."""
 import csv
+import io
 import os
 import time
 
@@ -35,15 +36,16 @@ class Trainer:
     Parameters
     ----------
     model : HeterogeneityModel.
-    items : Items; features : memory map; neutral : float [n_items], neutral agreement.
+    items : Items; features : Rows [n_items, F]; neutral : float [n_items], neutral agreement.
     held_out : bool [n_items].
     config : TrainConfig.
     run : RunDir.
+    devices : Devices.
     """
 
-    def __init__(self, model, items, features, neutral, held_out, config, run):
+    def __init__(self, model, items, features, neutral, held_out, config, run, devices):
         self.model, self.items, self.features, self.neutral = model, items, features, neutral
-        self.held_out, self.config, self.run = held_out, config, run
+        self.held_out, self.config, self.run, self.devices = held_out, config, run, devices
         self.agreement = model.likelihood if config.objective == "likelihood" else Agreement.from_state(
             dict(model.likelihood.state(), objective="frc"))
         self.learned = np.flatnonzero(~held_out)
@@ -52,12 +54,13 @@ class Trainer:
         self.optimizer = tf.keras.optimizers.Adam(schedule, clipnorm=None, global_clipnorm=CLIP_NORM)
         self.optimizer.build(model.trainable)
         self.history, self.best, self.best_weights = [], None, None
-        self._step, self._evaluate = (tf.function(f, reduce_retracing=True, autograph=False) for f in (self._train_step, self._bound))
+        self._step = tf.function(self._train_step, reduce_retracing=True, autograph=False)
+        self._evaluate = devices.compiled(lambda *batch: self._bound(*batch)[:2])
 
-    def _bound(self, images, rotation, shift, ctf, features, seed, training=False):
+    def _bound(self, images, rotation, shift, ctf, features, noise, training=False):
         """Agreement with z drawn from the latent posterior, divergence from the prior, and restraint, each [B]."""
         mean, log_std = self.model.encode(features, training)
-        z = mean + tf.exp(log_std) * tf.random.stateless_normal(tf.shape(mean), seed)
+        z = mean + tf.exp(log_std) * noise
         data, transfer = self.agreement.observe(images, ctf)
         centers, amplitudes, widths = self.model.mixture(z, training)
         image = transfer * project(place(centers, rotation, shift), amplitudes, widths, self.agreement.grid)
@@ -67,8 +70,8 @@ class Trainer:
         return self.agreement.value(data, image), divergence, self._restraint(amplitudes, widths)
 
     def _restraint(self, amplitudes, widths):
-        """What a model pays for changing amplitudes (nats) and, as in the paper, for widths that differ; [B] or a scalar."""
-        cost = tf.constant(0.0)
+        """What a model pays for changing amplitudes (nats) and, as in the paper, for widths that differ; [B]."""
+        cost = tf.zeros_like(amplitudes[:, 0])
         if "amplitude" in self.model.settings["columns"] and self.agreement.objective == "likelihood":
             neutral = self.model.neutral.amplitudes
             cost += self.config.amplitude_cost / np.sum(neutral) * tf.reduce_sum(tf.abs(amplitudes - neutral), 1)
@@ -76,16 +79,24 @@ class Trainer:
             cost += tf.math.reduce_std(widths, -1) / tf.reduce_mean(widths)
         return cost
 
-    def _train_step(self, images, rotation, shift, ctf, features, seed, warmth):
+    def _train_step(self, batch, warmth):
+        gradients, *found = self.devices.each(self._gradients, (*batch, warmth))
+        self.optimizer.apply_gradients(zip(self.devices.total(gradients), self.model.trainable))
+        return self.devices.whole(found)
+
+    def _gradients(self, images, rotation, shift, ctf, features, noise, share, warmth):
+        """What one device adds to the gradient of the batch's mean loss; agreement and divergence of its items [b], of share [b] each."""
         with tf.GradientTape() as tape:
-            value, divergence, restraint = self._bound(images, rotation, shift, ctf, features, seed, True)
-            loss = tf.reduce_mean(warmth * divergence - value + restraint)
+            value, divergence, restraint = self._bound(images, rotation, shift, ctf, features, noise, True)
+            loss = tf.reduce_sum(share * (warmth * divergence - value + restraint))
             penalties = self.model.encoder.losses + self.model.decoder.losses
             if penalties:
-                loss += tf.add_n(penalties)
-        gradients = tape.gradient(loss, self.model.trainable)
-        self.optimizer.apply_gradients(zip(gradients, self.model.trainable))
-        return value, divergence
+                loss += tf.add_n(penalties) / self.devices.replicas
+        return tape.gradient(loss, self.model.trainable), value, divergence
+
+    def _noise(self, count, *seed):
+        """This process's part of the latent noise of a batch of `count`: the same however the batch is shared."""
+        return self.devices.own(tf.random.stateless_normal([count, self.config.latent_dim], seed).numpy(), self.config.batch_size)
 
     def resume(self):
         """Go on from the last checkpoint, if there is one."""
@@ -94,6 +105,10 @@ class Trainer:
             state, kept = load_checkpoint(path, dict(model=self.model.variables, optimizer=self.optimizer.variables, best=None))
             self.history, self.best, self.best_weights = state["history"], state["best"], kept["best"]
             log.info("resumed after epoch %d", len(self.history))
+            if self.devices.is_chief:
+                self.write_history()
+        if len(set(self.devices.ask(len(self.history)))) > 1:
+            raise TrainError("the hosts do not see the same checkpoint: --out %s must lie on a disk that all of them share" % self.run.path)
 
     def finished(self):
         """Whether the last epoch is done or held-out agreement has stopped improving."""
@@ -112,22 +127,26 @@ class Trainer:
         order = np.random.default_rng([config.seed, 3, number]).permutation(self.learned)
         warmth = tf.constant(min(1.0, (number - 0.5) / WARM_UP_EPOCHS), tf.float32)
         gain, divergence = 0.0, 0.0
-        batches = prefetched(self.items, order, config.batch_size, self.features)
+        batches = prefetched(self.items, order, config.batch_size, self.features, self.devices.own)
         for i, (chosen, batch) in enumerate(progress(batches, self.steps_per_epoch, "epoch %d" % number)):
-            value, kl = self._step(*batch, tf.constant([config.seed, (number * 1000003 + i) % 2**31], tf.int32), warmth)
+            count = len(chosen)
+            batch += self._noise(count, config.seed, (number * 1000003 + i) % 2**31), self.devices.shares(count, config.batch_size)
+            value, kl = (found.numpy()[:count] for found in self._step(self.devices.spread(batch), warmth))
             self._check_finite(value, chosen, number)
-            gain += float(np.sum(value.numpy() - self.neutral[chosen]))
+            gain += float(np.sum(value - self.neutral[chosen]))
             divergence += float(np.sum(kl))
+        self.devices.average(self.model.variables)
         held = self.held_out_gain()
         self.history.append(dict(epoch=number, training_gain=(gain - divergence) / len(order), held_out_gain=held,
                                  divergence=divergence / len(order), seconds=time.monotonic() - started))
         log.info("epoch %d: gain over neutral %.4g (training), %.4g (held out)", number, self.history[-1]["training_gain"], held)
         if self.best is None or held > self.best["held_out_gain"]:
             self.best, self.best_weights = self.history[-1], [v.numpy() for v in self.model.variables]
-        save_checkpoint(self.run(rundir.WORK, CHECKPOINT),
-                        dict(model=self.model.variables, optimizer=self.optimizer.variables, best=self.best_weights),
-                        dict(history=self.history, best=self.best))
-        self.write_history()
+        if self.devices.is_chief:
+            save_checkpoint(self.run(rundir.WORK, CHECKPOINT),
+                            dict(model=self.model.variables, optimizer=self.optimizer.variables, best=self.best_weights),
+                            dict(history=self.history, best=self.best))
+            self.write_history()
 
     def _check_finite(self, value, chosen, number):
         """Refuse to go on when the agreement [B] of the chosen items is not finite."""
@@ -140,18 +159,21 @@ class Trainer:
         """Mean over held-out items of the bound minus the neutral agreement."""
         chosen_rows = np.flatnonzero(self.held_out)
         total = 0.0
-        for i, (chosen, batch) in enumerate(prefetched(self.items, chosen_rows, self.config.batch_size, self.features)):
-            value, kl, _ = self._evaluate(*batch, tf.constant([self.config.seed, -i - 1], tf.int32))
+        batches = prefetched(self.items, chosen_rows, self.config.batch_size, self.features, self.devices.own)
+        for i, (chosen, batch) in enumerate(batches):
+            value, kl = self._evaluate(len(chosen), *batch, self._noise(len(chosen), self.config.seed, -i - 1))
             self._check_finite(value, chosen, len(self.history) + 1)
             total += float(np.sum(value.numpy() - kl.numpy() - self.neutral[chosen]))
         return total / max(len(chosen_rows), 1)
 
     def write_history(self):
         """history.csv: one row an epoch; gains per particle over the neutral model (nats, or FRC)."""
-        with open(self.run(rundir.HISTORY), "w", newline="", encoding="utf-8") as f:
-            writer = csv.DictWriter(f, list(self.history[0]))
-            writer.writeheader()
-            writer.writerows(self.history)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, list(self.history[0]))
+        writer.writeheader()
+        writer.writerows(self.history)
+        with rundir.whole_file(self.run(rundir.HISTORY)) as f:
+            f.write(text.getvalue().encode("utf-8"))
 
     def restore_best(self):
         """Set the weights that agreed best with the held-out particles."""

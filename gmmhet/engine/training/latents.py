@@ -19,16 +19,17 @@ def unit_prior(dimension):
     return np.zeros(dimension, np.float32), np.eye(dimension, dtype=np.float32)
 
 
-def refine_latents(model, items, features, prior, steps, batch_size=64):
+def refine_latents(model, items, features, prior, steps, devices, batch_size=64):
     """Posterior mode of every item's z under a Gaussian prior, with the Laplace evidence.
 
     Parameters
     ----------
     model : HeterogeneityModel.
     items : Items.
-    features : memory map [n_items, F].
+    features : Rows or array [n_items, F].
     prior : mean [D], precision [D, D].
     steps : int; 0 keeps the encoder's mean.
+    devices : Devices.
 
     Returns
     -------
@@ -41,7 +42,6 @@ def refine_latents(model, items, features, prior, steps, batch_size=64):
     log_det_precision = tf.linalg.logdet(precision)
     delta = tf.constant(0.02 / np.sqrt(np.diag(prior[1])))
 
-    @tf.function(reduce_retracing=True, autograph=False)
     def solve(images, rotation, shift, ctf, feature):
         data, transfer = likelihood.observe(images, ctf)
         count = tf.shape(images)[0]
@@ -67,8 +67,9 @@ def refine_latents(model, items, features, prior, steps, batch_size=64):
 
     names = ("z", "z_std", "agreement", "neutral_agreement", "static_agreement", "evidence")
     parts: dict[str, list] = {name: [] for name in names}
-    batches = prefetched(items, np.arange(len(items)), batch_size, features)
-    for _, batch in progress(batches, -(-len(items) // batch_size), "latents"):
-        for name, part in zip(names, solve(*batch)):
+    shared = devices.compiled(solve)
+    batches = prefetched(items, np.arange(len(items)), batch_size, features, devices.own)
+    for chosen, batch in progress(batches, -(-len(items) // batch_size), "latents"):
+        for name, part in zip(names, shared(len(chosen), *batch)):
             parts[name].append(part.numpy())
     return {name: np.concatenate(part) for name, part in parts.items()}

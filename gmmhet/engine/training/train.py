@@ -2,6 +2,7 @@
 import os
 
 import numpy as np
+import tensorflow as tf
 
 from gmmhet.engine import rundir
 from gmmhet.engine.config import COLUMNS, ConfigError, required, with_preset
@@ -11,8 +12,10 @@ from gmmhet.engine.io.particles import read_particles
 from gmmhet.engine.log import log
 from gmmhet.engine.training.batches import Items
 from gmmhet.engine.training.calibrate import calibrate
+from gmmhet.engine.training.checkpoint import write_arrays
+from gmmhet.engine.training.devices import find_devices
 from gmmhet.engine.training.features import column_statistics, compute_features
-from gmmhet.engine.training.heterogeneity import NETWORKS, Trainer
+from gmmhet.engine.training.heterogeneity import NETWORKS, TrainError, Trainer
 from gmmhet.engine.training.latents import latent_prior, refine_latents, unit_prior
 from gmmhet.engine.training.model import SETTINGS, HeterogeneityModel
 
@@ -73,7 +76,26 @@ def hold_out(items, fraction, seed):
 
 
 def train(config, run):
-    """Run the train stage (see `gmmhet train --help`)."""
+    """Run the train stage (see `gmmhet train --help`).
+
+    Raises
+    ------
+    TrainError
+        when several hosts train together and one of them is lost.
+    """
+    devices = find_devices()
+    try:
+        _train(config, run, devices)
+        devices.ask(0)
+    except tf.errors.OpError as error:
+        if devices.processes == 1:
+            raise
+        raise TrainError("host %d of %d lost contact with the others: see which one stopped first, and why, then start all again with --resume" % (
+            devices.process, devices.processes)) from error
+
+
+def _train(config, run, devices):
+    """The stage, on this process's devices."""
     required(config, "particles", "gmm")
     config = with_preset(config)
     particles = read_particles(config.particles)
@@ -96,23 +118,26 @@ def train(config, run):
     model = HeterogeneityModel(neutral, free, settings)
     log.info("%d particles (%d held out), %d of %d Gaussians may vary, %d anchors", len(particles), len(np.unique(items.row[held_out])),
              int(free.sum()), len(free), model.deformation.anchors)
-    trainer = _trainer(config, run, items, model, held_out)
+    if devices.replicas > 1:
+        log.info("%d devices in %d processes share each batch of %d", devices.replicas, devices.processes, config.batch_size)
+    trainer = _trainer(config, run, items, model, held_out, devices)
     while not trainer.finished():
         if 0 <= config.pause_after_epoch <= len(trainer.history):
             log.info("paused after epoch %d; --resume continues", len(trainer.history))
             return
         trainer.epoch()
     trainer.restore_best()
-    model.save(run(rundir.MODEL))
+    if devices.is_chief:
+        model.save(run(rundir.MODEL))
     _finish(config, run, trainer)
 
 
-def _trainer(config, run, items, model, held_out):
+def _trainer(config, run, items, model, held_out, devices):
     """Features, standardisation, earlier networks and the last checkpoint."""
     if config.continue_from:
         model.load_weights(os.path.join(config.continue_from, rundir.MODEL))
-    trainer = Trainer(model, items, None, None, held_out, config, run)
-    trainer.features, trainer.neutral = compute_features(run(rundir.WORK, "gradients.npy"), items, trainer.agreement, model.deformation)
+    trainer = Trainer(model, items, None, None, held_out, config, run, devices)
+    trainer.features, trainer.neutral = compute_features(run(rundir.WORK, "gradients.npy"), items, trainer.agreement, model.deformation, devices)
     mean, deviation = column_statistics(trainer.features, np.flatnonzero(~held_out))
     model.feature_mean.assign(mean)
     model.feature_deviation.assign(deviation)
@@ -138,11 +163,13 @@ def _check_continued(config, columns):
 def _finish(config, run, trainer):
     """Latent points, their agreement, and the summary."""
     model, items = trainer.model, trainer.items
-    encoded = np.concatenate([model.encode(np.asarray(trainer.features[i:i + 4096]))[0].numpy() for i in range(0, len(items), 4096)])
+    encoded = np.concatenate([model.encode(trainer.features[rows])[0].numpy() for rows in np.split(np.arange(len(items)), range(1024, len(items), 1024))])
     prior = unit_prior(config.latent_dim) if model.settings["variational"] else latent_prior(encoded[trainer.learned])
-    found = refine_latents(model, items, trainer.features, prior, config.latent_steps)
+    found = refine_latents(model, items, trainer.features, prior, config.latent_steps, trainer.devices)
+    if not trainer.devices.is_chief:
+        return
     held = trainer.held_out
-    np.savez(run(rundir.LATENTS), id=items.ids, copy=items.copy, held_out=held, encoded=encoded, **found)
+    write_arrays(run(rundir.LATENTS), id=items.ids, copy=items.copy, held_out=held, encoded=encoded, **found)
     motion = motion_rms(model, found["z"])
     evidence = per_particle(gain_over_homogeneous(found, held), items.row[held])
     low, high = bootstrap_interval(evidence, config.seed)
