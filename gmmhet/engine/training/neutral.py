@@ -106,7 +106,8 @@ def fit_mixture(volume, pixel_size, centers, resolution_angst, steps, inside=Non
     for factor, share in STAGES:
         m = max(3, int(round(finest / factor)))
         _descend(variables, mixture, volume, pixel_size, m, max(1, int(round(share * steps))), "fit to %.1f Å" % (box * pixel_size / m))
-    found = Mixture(*(part.numpy() for part in mixture()), labels)
+    found_centers, amplitudes, widths = (part.numpy() for part in mixture())
+    found = Mixture(found_centers, amplitudes, widths, labels)
     if inside is not None:
         kept = inside(found)
         if not kept.any():
