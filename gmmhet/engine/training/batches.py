@@ -35,7 +35,7 @@ class Items:
         return self.particles.ids[self.row]
 
     def batch(self, chosen):
-        """Images [B, L, L], rotations [B, 3, 3], shifts [B, 2] Å and CTF parameters [B, 9] of the chosen items."""
+        """Images [B, L, L], rotations [B, 3, 3], shifts [B, 2] Å and CTF parameters [B, 11] of the chosen items."""
         row = self.row[chosen]
         rotation = self.particles.rotation[row] @ self._symmetry[self.copy[chosen]]
         return self.particles.read(row), rotation, self.particles.shift_angst[row], self.particles.ctf[row]

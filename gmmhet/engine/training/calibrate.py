@@ -135,4 +135,5 @@ def _say(found):
         log.warning("the particles' contrast is black: they agree with the inverted map (density scale %.3g). They are used inverted", found.scale[0])
     odd = [g for g, s in zip(found.groups, found.scale[1:]) if s * found.scale[0] < 0]
     if odd:
-        log.warning("the contrast of optics group %s is opposite to the others'; each group is used with its own", listing(odd))
+        log.warning("the contrast of optics group %s is opposite to the others'. Training uses each group with its own; 'reconstruct' takes images as they are: "
+                    "give it groups of one contrast", listing(odd))
