@@ -30,7 +30,8 @@ def find_threshold(volume):
     share = below / below[-1]
     with np.errstate(divide="ignore", invalid="ignore"):
         between = (total[-1] / below[-1] * share - total / below[-1]) ** 2 / (share * (1 - share))
-    return max(0.5 * float(levels[np.nanargmax(between[:-1])]), noise_level(volume[in_sphere(len(volume))]))
+    middle = float(levels[np.nanargmax(between[:-1])])
+    return max(0.5 * middle, min(noise_level(volume), 0.5 * float(volume.max())))
 
 
 def solid_region(smooth, threshold):
@@ -66,7 +67,10 @@ def large_pieces(region, pixel_size, resolution_angst):
 
 
 def noise_level(values):
-    """Density that noise hardly reaches: the median and `NOISE_DEVIATIONS` standard deviations, read from the lower half of solvent's values."""
+    """Density that the solvent's noise hardly reaches: the median and `NOISE_DEVIATIONS` standard deviations, read from the lower half of the values.
+
+    A molecule among the values does little harm while it is the smaller part; even one that fills the box leaves the corners of the cube.
+    """
     low, middle = np.percentile(values, (15.87, 50))
     return float(middle + NOISE_DEVIATIONS * (middle - low))
 

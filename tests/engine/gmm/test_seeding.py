@@ -53,6 +53,14 @@ def test_the_threshold_keeps_both_balls_and_leaves_the_solvent(two_blobs):
     assert 0.005 < inside.mean() < 0.1 and inside[20, 20, 20 - 7] and inside[20, 20, 20 + 7] and not inside[0, 0, 0]
 
 
+def test_the_threshold_of_a_molecule_that_fills_its_box_lies_at_its_surface():
+    axis = np.arange(40) - 20
+    radius = np.sqrt(axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2)
+    ball = (radius < 18.5).astype(np.float32)
+    volume = smooth_to(ball, 4.0, 12.0) + np.random.default_rng(0).normal(0, 0.02, ball.shape)
+    assert ball[radius < 20].mean() > 0.75 and 0.1 < find_threshold(volume) < 0.5
+
+
 def test_a_map_without_positive_density_is_refused():
     with pytest.raises(ValueError, match="the map holds no positive density: is its contrast inverted"):
         find_threshold(-np.ones((4, 4, 4)))

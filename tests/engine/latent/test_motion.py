@@ -1,7 +1,10 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from analytic import AMPLITUDE_STEP, SlidingDomains
 
+from gmmhet.engine.gmm.labels import Labels
 from gmmhet.engine.latent.motion import decoded, relative_amplitude_change, rms_motion, spread_motion, write_bild
 
 MODEL = SlidingDomains()
@@ -12,6 +15,12 @@ def test_motion_and_amplitude_change_equal_the_known_steps():
     assert rms_motion(start, moved) == pytest.approx(3 / np.sqrt(2), rel=1e-5)
     assert relative_amplitude_change(start, brighter) == pytest.approx(AMPLITUDE_STEP / np.sqrt(2), rel=1e-5)
     assert rms_motion(start, brighter) == 0 and relative_amplitude_change(start, moved) == 0
+
+
+def test_decoded_models_keep_the_chains_of_the_neutral_one(monkeypatch):
+    labels = Labels(np.repeat(["A", "B"], 20), np.arange(40), np.arange(40), np.ones(40))
+    monkeypatch.setattr(MODEL, "neutral", dataclasses.replace(MODEL.neutral, labels=labels))
+    assert all(mixture.labels is labels for mixture in decoded(MODEL, [[0, 0, 0], [1, 0, 0]]))
 
 
 def test_spread_motion_is_the_root_mean_square_distance_from_the_mean_model():
