@@ -50,8 +50,8 @@ def calibrate(particles, neutral, resolution_angst, diameter_angst, seed, coarse
     rows, group = sample(particles.ctf[:, 10], seed)
     last_ring = _last_rings(particles, rows, grid)
     if last_ring.min() < first_ring:
-        raise FitError("--min-resolution %g Å leaves no Fourier ring of optics group %d: the target resolution is %.3g Å, and its images reach %.3g Å; give a "
-                       "coarser --min-resolution" % (coarsest_angst, group[np.argmin(last_ring)], resolution_angst,
+        raise FitError("--min-resolution %g Å leaves no Fourier ring of optics group %d: the target resolution is %.3g Å, and its images reach "
+                       "%.3g Å; give a coarser --min-resolution" % (coarsest_angst, group[np.argmin(last_ring)], resolution_angst,
                                                      grid.box * grid.pixel_size / last_ring.min()))
     disc = soft_disc(grid.box, grid.pixel_size, diameter_angst)
     sums = _sums(particles, rows, neutral, disc, grid)
@@ -128,12 +128,13 @@ def _by_group(sums, holds, group, per_image, masked_share):
 def _say(found):
     """Log what was found; black contrast aloud."""
     power = found.noise_power[0][found.noise_power[0] > 0]
-    log.info("mask %.0f Å, density scale %.4g, noise power %.4g (low) to %.4g (high resolution)", found.mask_diameter_angst, found.scale[0], power[0], power[-1])
+    log.info("mask %.0f Å, density scale %.4g, noise power %.4g (low) to %.4g (high resolution)", found.mask_diameter_angst, found.scale[0],
+             power[0], power[-1])
     if found.groups:
         log.info("density scale by optics group: %s", listing(("%d: %.4g" % pair for pair in zip(found.groups, found.scale[1:])), 20))
     if found.contrast == "black":
         log.warning("the particles' contrast is black: they agree with the inverted map (density scale %.3g). They are used inverted", found.scale[0])
     odd = [g for g, s in zip(found.groups, found.scale[1:]) if s * found.scale[0] < 0]
     if odd:
-        log.warning("the contrast of optics group %s is opposite to the others'. Training uses each group with its own; 'reconstruct' takes images as they are: "
-                    "give it groups of one contrast", listing(odd))
+        log.warning("the contrast of optics group %s is opposite to the others'. Training uses each group with its own; 'reconstruct' takes images "
+                    "as they are: give it groups of one contrast", listing(odd))
