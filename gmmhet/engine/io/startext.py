@@ -12,7 +12,8 @@ import pandas as pd
 from gmmhet.engine.io.errors import ParticleError
 
 _TOKEN = re.compile(rb"""\s*(?:(\#.*)|"((?:[^"]|"(?=\S))*)"(?=\s|$)|'((?:[^']|'(?=\S))*)'(?=\s|$)|(?!["'])(\S+)|(\S.*))""", re.DOTALL)
-_CHUNK_ROWS = 20000
+_CHUNK_BYTES, _CHUNK_ROWS = 2**19, 2000
+_BLANK = np.isin(np.arange(256), list(b" \t\n\r\v\f"))
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -34,25 +35,31 @@ def read_tables(path):
     ParticleError
         naming the line, when the text is not such a file.
     """
-    tables = {}
+    tables, number, block = {}, 0, None
     with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            where = "%s, line %d" % (path, number)
-            if number == 1:
-                line = line.removeprefix(_BYTE_ORDER_MARK)
-            tokens = _tokens(line, where)
-            if not tokens:
+        while lines := file.readlines(_CHUNK_BYTES):
+            if block is not None and block.take_rows(b"".join(lines)):
+                number += len(lines)
                 continue
-            head = line.split(None, 1)[0]              # with its quotes: a quoted value is never a label or keyword
-            if len(tokens) == 1 and head.startswith(b"data_"):
-                block = _Block(_text(head[5:], where), path)
-                if block.name in tables:
-                    raise ParticleError("%s: a second table 'data_%s' begins here; expected one: keep the one that is meant" % (where, block.name))
-                tables[block.name] = block
-            elif not tables:
-                raise ParticleError("'%s' is not a star file: expected a line 'data_particles' first, got '%s' in line %d" % (path, _shown(line), number))
-            else:
-                block.take(head, tokens, line, where)
+            for line in lines:
+                number += 1
+                where = "%s, line %d" % (path, number)
+                if number == 1:
+                    line = line.removeprefix(_BYTE_ORDER_MARK)
+                tokens = _tokens(line, where)
+                if not tokens:
+                    continue
+                head = line.split(None, 1)[0]              # with its quotes: a quoted value is never a label or keyword
+                if len(tokens) == 1 and head.startswith(b"data_"):
+                    block = _Block(_text(head[5:], where), path)
+                    if block.name in tables:
+                        raise ParticleError("%s: a second table 'data_%s' begins here; expected one: keep the one that is meant" % (where, block.name))
+                    tables[block.name] = block
+                elif block is None:
+                    raise ParticleError("'%s' is not a star file: expected a line 'data_particles' first, got '%s' in line %d" % (
+                        path, _shown(line), number))
+                else:
+                    block.take(head, tokens, line, where)
     return {name: block.table() for name, block in tables.items()}
 
 
@@ -91,6 +98,21 @@ class _Block:
         else:
             raise ParticleError("%s: expected 'loop_' or a line '_label value' in table '%s', got '%s'" % (where, self.name, _shown(line)))
 
+    def take_rows(self, lines):
+        """Many lines at once, when all are plain rows; False, and nothing taken, when one needs a closer look."""
+        width = len(self.labels)
+        if not self.is_loop or width < 2 or not lines.endswith(b"\n") or any(sign in lines for sign in (b"\0", b"\r", b"#", b'"', b"'")):
+            return False
+        blank = _BLANK[np.frombuffer(b"\n" + lines, np.uint8)]
+        begins = np.flatnonzero(np.frombuffer(lines, np.uint8) == ord("\n"))[:-1] + 1
+        values = np.add.reduceat(blank[:-1] & ~blank[1:], np.append(0, begins), dtype=np.int64)
+        words = lines.split()
+        if not np.isin(values, (0, width)).all() or not words or any(word.startswith(b"_") for word in words[::width]):
+            return False
+        self._close_chunk()
+        self._chunks.append(self._typed([words[i::width] for i in range(width)]))
+        return True
+
     def _label(self, tokens, where):
         label = _text(tokens[0][1:], where)
         if self._rows or self._chunks:
@@ -108,8 +130,6 @@ class _Block:
     def _row(self, tokens, line, where):
         if len(tokens) == len(self.labels):
             self._rows.append(tokens)
-            if len(self._rows) == _CHUNK_ROWS:
-                self._close_chunk()
             return
         row = sum(len(chunk[0]) for chunk in self._chunks) + len(self._rows) + 1
         image = next((" (%s)" % _shown(word) for word in tokens if b"@" in word), "")
@@ -118,15 +138,18 @@ class _Block:
             where, row, self.name, image, len(tokens), len(self.labels), end))
 
     def _close_chunk(self):
-        self._chunks.append([_column(label, words, self.path, self.name) for label, words in zip(self.labels, zip(*self._rows))])
-        self._rows = []
+        if self._rows:
+            self._chunks.append(self._typed(zip(*self._rows)))
+            self._rows = []
+
+    def _typed(self, columns):
+        return [_column(label, words, self.path, self.name) for label, words in zip(self.labels, columns)]
 
     def table(self):
         """The block as a DataFrame."""
         if self._single:
             self._rows = [self._single]
-        if self._rows:
-            self._close_chunk()
+        self._close_chunk()
         if not self._chunks:
             return pd.DataFrame(columns=self.labels)
         return pd.DataFrame({label: _joined(parts) for label, parts in zip(self.labels, zip(*self._chunks))})
@@ -153,11 +176,11 @@ def _numbers(words):
         return None
     try:
         if joined.translate(None, b"-0123456789"):
-            return np.array([float(word) for word in words], np.float64)
-        numbers = np.array([int(word) for word in words], np.int64)
+            return np.fromiter(map(float, words), np.float64, len(words))
+        numbers = np.fromiter(map(int, words), np.int64, len(words))
     except (ValueError, OverflowError):
         return None
-    return numbers if sum(map(len, map(str, numbers.tolist()))) == len(joined) else None
+    return numbers if sum(map(len, map(b"%d".__mod__, numbers.tolist()))) == len(joined) else None
 
 
 def _joined(parts):
