@@ -74,7 +74,7 @@ class SimulateConfig(Common):
 @stage("fit", "Fit the neutral Gaussian model to a map, or straight to posed particles.")
 class FitConfig(Common):
     map: str = param("", "Consensus map (MRC). Give this or --particles.", path=True)
-    particles: str = param("", "RELION star file of posed particles, used when there is no map.", path=True)
+    particles: str = param("", "Posed particles: a RELION star file or an EMAN2 list (.lst), used when there is no map.", path=True)
     atoms: str = param("", "Atomic model (PDB or mmCIF) that lies in the map, to start the Gaussians from; each then remembers its chain and residues, "
                        "which regions can name. Density that it does not explain gets Gaussians too.", path=True, label="Atomic model")
     resolution: float = param(0.0, "Target resolution: details finer than this are ignored. 0 takes three pixels "
@@ -90,7 +90,7 @@ class FitConfig(Common):
 
 @stage("train", "Learn the heterogeneity: one latent point per particle and a decoder from latent points to Gaussian models.")
 class TrainConfig(Common):
-    particles: str = param("", "RELION star file of posed particles.", path=True)
+    particles: str = param("", "Posed particles: a RELION star file or an EMAN2 list (.lst).", path=True)
     gmm: str = param("", "Folder of a 'fit' run: the neutral model.", path=True)
     vary: str = param("amplitude,position", "What may vary between particles, comma-separated: amplitude, position, width.")
     region: str = param("", "Gaussians that may vary: a mask map (MRC), 'sphere:x,y,z,radius' in Å from the box centre, 'chain:A,B/120-240' (whole "
@@ -109,7 +109,8 @@ class TrainConfig(Common):
     min_resolution: float = param(0.0, "Ignore details coarser than this; 0 uses all. It must be coarser than the target resolution.", low=0.0, high=10000.0,
                                   unit="Å", expert=True)
     rescale_map: bool = param(False, "Use the neutral model although its pixel size is not the particles'.", expert=True)
-    epochs: int = param(20, "Most passes through the particles; training stops earlier when held-out agreement no longer improves.",
+    epochs: int = param(20, "Most passes through the particles; training stops earlier when held-out agreement no longer improves. More of them, or more "
+                        "patience, with --resume take a run further.",
                         low=1, high=10000)
     patience: int = param(3, "Epochs without a better held-out agreement before training stops.", low=1, high=1000, expert=True)
     batch_size: int = param(64, "Particles per optimizer step.", low=1, high=4096)
@@ -132,7 +133,7 @@ class TrainConfig(Common):
 
 @stage("refine", "Refine each particle's orientation and shift against its own conformation.")
 class RefineConfig(Common):
-    particles: str = param("", "RELION star file of posed particles.", path=True)
+    particles: str = param("", "Posed particles: a RELION star file or an EMAN2 list (.lst).", path=True)
     model: str = param("", "Folder of a 'train' run.", path=True)
     steps: int = param(8, "Gauss-Newton steps per particle; errors of 2° and 2 px need about 8.", low=1, high=100)
     sigma_angle: float = param(3.0, "Expected error of the orientations (standard deviation of the prior).", low=0.01, high=30.0, unit="°")
@@ -161,7 +162,7 @@ class DecodeConfig(Common):
 
 @stage("reconstruct", "Plain reconstruction of a subset of the original particles, with half maps and FSC.")
 class ReconstructConfig(Common):
-    particles: str = param("", "RELION star file of posed particles. With --model alone, the particles it was trained on.", path=True)
+    particles: str = param("", "Posed particles: a RELION star file or an EMAN2 list (.lst). With --model alone, the particles it was trained on.", path=True)
     ids: str = param("", "Text file of particle ids (rlnImageId, or row number from 1). Empty: all particles.", path=True)
     model: str = param("", "Folder of a 'train' run, for --near.", path=True)
     near: str = param("", "Latent point z as comma-separated numbers: reconstruct the --k particles nearest to it.")

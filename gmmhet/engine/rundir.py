@@ -37,6 +37,8 @@ FILES = {
 
 #: parameters that do not change a run's result
 MAY_DIFFER = ("out", "resume", "threads", "gpus", "pause_after_epoch")
+#: parameters that may be larger when a run is resumed, to take it further
+MAY_GROW = ("epochs", "patience")
 
 
 class RunDirError(ValueError):
@@ -108,6 +110,10 @@ class RunDir:
     def check_same(self, config):
         """Refuse to resume a run with other parameters than it was started with.
 
+        Returns
+        -------
+        bool, whether the parameters take the run further than it was to go.
+
         Raises
         ------
         RunDirError
@@ -119,9 +125,17 @@ class RunDir:
             raise RunDirError("--resume: %s holds a run of another stage or version (its parameters include %s, which '%s' does not have): choose another --out" % (
                 self.path, ", ".join(foreign), config.stage))
         new = {k: v for k, v in vars(config).items() if k not in MAY_DIFFER}
-        other = ["%s (%s in the run, %s now)" % (k, stored[k], v) for k, v in new.items() if k in stored and stored[k] != v]
+        changed = [k for k, v in new.items() if k in stored and stored[k] != v]
+        grown = [k for k in changed if k in MAY_GROW and new[k] > stored[k]]
+        other = ["%s (%s in the run, %s now)" % (k, stored[k], new[k]) for k in changed if k not in grown]
         if other:
             raise RunDirError("--resume: %s was started with other parameters: %s; give the same, or another --out" % (self.path, ", ".join(other)))
+        return bool(grown)
+
+    def reopen(self):
+        """A finished run goes on: it counts as unfinished until it has written its summary again."""
+        if os.path.exists(self(SUMMARY)):
+            os.remove(self(SUMMARY))
 
     def write_summary(self, values):
         """Write summary.json in one step, so that a reader never sees half of it."""

@@ -61,8 +61,8 @@ def run_stage(config):
         body(config.stage)(config, run)
         return run
     if config.resume:
-        run.check_same(config)
-        if rundir.is_finished(config.out, config.stage):
+        goes_further = run.check_same(config)
+        if not goes_further and rundir.is_finished(config.out, config.stage):
             log.info("%s already holds a finished '%s' run: nothing to do", config.out, config.stage)
             return run
     if processes == 1:
@@ -82,6 +82,7 @@ def run_stage(config):
 def _record(run, config):
     """Called when the stage's own checks have passed and its folder is made."""
     log_to(run(rundir.LOG))
+    run.reopen()
     with rundir.whole_file(run(rundir.CONFIG)) as f:
         f.write(cfg.to_json(config).encode("utf-8"))
     log.info("gmmhet %s, seed %d, in %s", config.stage, config.seed, os.path.abspath(run.path))

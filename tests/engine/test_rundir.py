@@ -53,8 +53,13 @@ def test_a_folder_with_other_files_is_taken_and_one_that_does_not_exist_is_made_
 
 def test_resuming_with_other_parameters_is_refused_with_both_values(tmp_path):
     run = started(tmp_path / "out", cfg.TrainConfig(epochs=10, latent_dim=2))
-    refused(run.check_same, cfg.TrainConfig(epochs=20, latent_dim=2),
-            message="was started with other parameters: epochs (10 in the run, 20 now); give the same, or another --out")
+    refused(run.check_same, cfg.TrainConfig(epochs=5, latent_dim=3),
+            message="was started with other parameters: latent_dim (2 in the run, 3 now), epochs (10 in the run, 5 now); give the same, or another --out")
+
+
+def test_a_run_may_be_resumed_to_go_further_and_says_so(tmp_path):
+    run = started(tmp_path / "out", cfg.TrainConfig(epochs=10))
+    assert run.check_same(cfg.TrainConfig(epochs=20, patience=6)) and not run.check_same(cfg.TrainConfig(epochs=10))
 
 
 def test_how_a_run_is_executed_may_differ_when_it_is_resumed(tmp_path):

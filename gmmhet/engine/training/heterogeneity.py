@@ -104,7 +104,8 @@ class Trainer:
         if os.path.exists(path):
             state, kept = load_checkpoint(path, dict(model=self.model.variables, optimizer=self.optimizer.variables, best=None))
             self.history, self.best, self.best_weights = state["history"], state["best"], kept["best"]
-            log.info("resumed after epoch %d", len(self.history))
+            log.info("resumed after epoch %d; the learning rate is %.3g, and falls until epoch %d", len(self.history),
+                     float(self.optimizer.learning_rate), self.config.epochs)
             if self.devices.is_chief:
                 self.write_history()
         if len(set(self.devices.ask(len(self.history)))) > 1:

@@ -15,7 +15,7 @@ from gmmhet.engine.training.calibrate import calibrate
 from gmmhet.engine.training.checkpoint import write_arrays
 from gmmhet.engine.training.devices import find_devices
 from gmmhet.engine.training.features import column_statistics, compute_features
-from gmmhet.engine.training.heterogeneity import NETWORKS, TrainError, Trainer
+from gmmhet.engine.training.heterogeneity import NETWORKS, Trainer, TrainError
 from gmmhet.engine.training.latents import latent_prior, refine_latents, unit_prior
 from gmmhet.engine.training.model import SETTINGS, HeterogeneityModel
 
