@@ -33,7 +33,7 @@ sys.exit(status)
 def engine(*arguments, code=None):
     """Run the engine in its own process; its last line of output."""
     command = [sys.executable, *(["-c", code] if code else ["-m", "gmmhet.engine.cli"]), *map(str, arguments)]
-    done = subprocess.run(command, env=dict(os.environ, PYTHONPATH=ROOT), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, env=dict(os.environ, PYTHONPATH=ROOT), capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit("%s failed:\n%s%s" % (" ".join(command[:4]), done.stdout, done.stderr[-4000:]))
     return done.stdout.splitlines()[-1] if done.stdout else ""

@@ -64,7 +64,7 @@ class Devices:
     def shares(self, count, size):
         """What each of this process's items counts in the mean over a batch of `count`: 1/count, and 0 where the batch was filled up."""
         filled = self._filled(size) - count if self.replicas > 1 else 0
-        return self._part(np.repeat(np.float32([1 / count, 0]), [count, filled]))
+        return self._part(np.repeat(np.array([1 / count, 0], np.float32), [count, filled]))
 
     def _filled(self, size):
         return size + -size % self.replicas

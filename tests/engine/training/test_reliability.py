@@ -1,0 +1,104 @@
+"""Runs that are killed, that find the disk full or lose their images can be continued, and large sets are never held whole."""
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from commands import QUICK, ROOT, gmmhet, training
+
+from gmmhet.engine import rundir
+from gmmhet.engine.training.batches import Items
+from gmmhet.engine.training.checkpoint import load_checkpoint, save_checkpoint
+
+
+def bench(name, *arguments):
+    """Output of a program in bench/."""
+    done = subprocess.run([sys.executable, os.path.join(ROOT, "bench", name), *map(str, arguments)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def z_of(folder):
+    with np.load(folder / rundir.LATENTS) as data:
+        return data["z"]
+
+
+@pytest.fixture
+def small_files():
+    """Call it with a number of bytes: no file can grow beyond it until the test ends, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_runs_killed_at_random_moments_end_like_one_left_alone(small):
+    told = bench("kills.py", "--particles", small / "set" / rundir.STAR, "--gmm", small / "fit", "--kills", 3)
+    assert "3 of 3 runs went on" in told
+
+
+def test_a_disk_that_is_full_leaves_the_last_checkpoint_and_says_so(tmp_path, small_files):
+    path, values = str(tmp_path / "checkpoint.npz"), [np.arange(1000, dtype=np.float32)]
+    save_checkpoint(path, dict(model=values), dict(epoch=1))
+    small_files(1000)
+    with pytest.raises(OSError, match=re.escape("'%s' cannot be written: File too large. The run is kept as it was before: make room and "
+                                                "continue it with --resume" % path)):
+        save_checkpoint(path, dict(model=values), dict(epoch=2))
+    assert os.listdir(tmp_path) == ["checkpoint.npz"]
+    state, kept = load_checkpoint(path, dict(model=None))
+    assert state == dict(epoch=1)
+    np.testing.assert_array_equal(kept["model"][0], values[0])
+
+
+def test_a_run_that_finds_the_disk_full_goes_on_when_there_is_room(small, small_run, tmp_path, capsys, small_files):
+    out, flags = tmp_path / "out", training(small, **QUICK)
+    assert gmmhet("train", "--out", out, *flags, "--pause-after-epoch", 1) == 0
+    small_files(200000)
+    assert gmmhet("train", "--out", out, *flags, "--resume") == 1
+    assert "checkpoint.npz' cannot be written: File too large" in capsys.readouterr().err
+    small_files(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+    assert gmmhet("train", "--out", out, *flags, "--resume") == 0
+    np.testing.assert_allclose(z_of(out), z_of(small_run), atol=1e-3 * z_of(small_run).std())
+
+
+@pytest.mark.parametrize("damage,message", [("cut short", "ended at image"), ("removed", "")])
+def test_a_stack_that_is_damaged_during_a_run_stops_it_with_a_sentence_and_it_goes_on_when_it_is_back(small, small_run, tmp_path, capsys, monkeypatch,
+                                                                                                      damage, message):
+    shutil.copytree(small / "set", tmp_path / "set")
+    stack, out = tmp_path / "set" / rundir.STACK, tmp_path / "out"
+    flags, batch, calls = ["--particles", tmp_path / "set" / rundir.STAR, *training(small, **QUICK)[2:]], Items.batch, []
+
+    def damaged(self, chosen):
+        calls.append(len(chosen))
+        if len(calls) == 4:      # two batches of gradients, then training
+            if damage == "cut short":
+                os.truncate(stack, stack.stat().st_size // 2)
+            else:
+                stack.unlink()
+                self.particles._cache._open[False].clear()
+        return batch(self, chosen)
+    monkeypatch.setattr(Items, "batch", damaged)
+    assert gmmhet("train", "--out", out, *flags) == 2
+    told = capsys.readouterr().err
+    assert "error: stack '%s'" % stack in told and message in told and not (out / rundir.SUMMARY).exists()
+    monkeypatch.undo()
+    shutil.copy(small / "set" / rundir.STACK, stack)
+    assert gmmhet("train", "--out", out, *flags, "--resume") == 0
+    np.testing.assert_allclose(z_of(out), z_of(small_run), atol=1e-3 * z_of(small_run).std())
+
+
+def test_a_finished_run_is_resumed_to_go_further(small, tmp_path):
+    out, flags = tmp_path / "out", training(small, latent_steps=1, latent_dim=2, patience=9)
+    assert gmmhet("train", "--out", out, *flags, "--epochs", 1) == 0
+    assert gmmhet("train", "--out", out, *flags, "--epochs", 3, "--resume") == 0
+    assert json.load(open(out / rundir.SUMMARY))["epochs"] == 3 and json.load(open(out / rundir.CONFIG))["epochs"] == 3
+
+
+def test_memory_does_not_grow_with_the_number_of_particles():
+    told = [json.loads(line) for line in bench("memory.py", "--box", 16, "--gaussians", 60, "--sizes", 2000, 20000).splitlines()]
+    grown = told[1]["above_imports_mb"] - told[0]["above_imports_mb"]
+    assert told[1]["images_mb"] + told[1]["features_mb"] > 25 and grown < 5 * told[1]["star_mb"] + 10, told
