@@ -231,7 +231,7 @@ class LocalProjector:
 
     def __init__(self, grid, threads):
         self.grid, self.threads = grid, threads
-        self.size = fft.next_fast_len(int(np.ceil(SAMPLING * (grid.m + 0.5))), real=True)
+        self.size = 2 * fft.next_fast_len(int(np.ceil(0.5 * SAMPLING * (grid.m + 0.5))), real=True)
         self.spacing_angst = grid.box * grid.pixel_size / self.size
         # exp(-2 pi^2 sigma^2 (1 - 2 m / M)): what index M - m leaves at m, over what m holds
         self.least_variance = np.log(1 / ALIAS) / (2 * np.pi**2 * (1 - 2 * grid.m / self.size))
@@ -278,7 +278,8 @@ class LocalProjector:
         return to_xy, sums[..., 0], to_widths * (np.atleast_2d(widths) / np.float32(self.spacing_angst**2))
 
     def _on_grid(self, xy):
-        return np.asarray(xy, np.float32) * np.float32(1 / self.spacing_angst)
+        """Positions in grid points; the molecule's origin lies in the middle, so that few Gaussians cross the edge."""
+        return np.asarray(xy, np.float32) * np.float32(1 / self.spacing_angst) + np.float32(self.size // 2)
 
     def _shape(self, widths):
         return _Shape(np.atleast_2d(widths).astype(np.float64) / self.spacing_angst, self)
@@ -303,8 +304,9 @@ class _Shape:
         self.c = (0.5 / variance).astype(np.float32)
         # NaN goes through to the image, by c
         self.tiles = np.clip(np.nan_to_num(np.ceil(REACH * np.sqrt(variance) / (TILE // 2)), nan=1), 1, MOST_TILES).astype(np.int64)
-        index = np.arange(-grid.m, grid.m + 1) / size
-        narrowing = np.exp(2 * np.pi**2 * widening * index**2)
+        index = np.arange(-grid.m, grid.m + 1)
+        # a shift by half the grid turns the sign of odd indices
+        narrowing = np.exp(2 * np.pi**2 * widening * (index / size) ** 2) * np.where(index % 2, -1, 1)
         scale = 1.0 / (grid.pixel_size**2 * grid.box)
         self.factor = (scale * narrowing[:, None] * narrowing[None, grid.m:]).astype(np.float32)
 
