@@ -1,0 +1,168 @@
+"""How near a result comes to the truth of a `systems.System`: the oracle, the motion that the decoded Gaussians show, FSC inside the moving region."""
+import numpy as np
+import tensorflow as tf
+from scipy import fft
+from scipy.spatial import cKDTree
+
+from gmmhet.engine.gmm.mixture import Mixture, render
+from gmmhet.engine.imaging.ctf import ctf_values
+from gmmhet.engine.imaging.fourier import FourierGrid, transform
+from gmmhet.engine.imaging.projection import place, project
+from gmmhet.engine.log import progress
+from gmmhet.engine.losses.fsc import masked_fsc_curve
+from gmmhet.engine.simulate.physics import rigid_rotations
+
+#: angles at which a mover is laid out to see where it can be
+SWEEP = 9
+#: voxels this near to a moving atom are inside its region; soft edge beyond
+REGION_ANGST, EDGE_PX = 8.0, 3.0
+#: finest voxel at which true maps are drawn
+FINE_ANGST = 2.0
+
+
+def posterior(system, particles, points=25, batch_size=32):
+    """Posterior probability of every coordinate of the system's grid for every particle, whose noise is white with variance 1.
+
+    The same as `gmmhet.engine.simulate.oracle.posterior`, all rings below Nyquist and no mask, but made from the images of the components of which all
+    grid points are sums, which is what two movers or a large molecule need.
+
+    Returns
+    -------
+    coordinates [G, 1 + movers], probabilities [n, G].
+    """
+    coordinates, prior = system.grid(points)
+    parts, uses = system.components(coordinates)
+    held = tf.constant(uses.astype(np.float32))
+    grid = FourierGrid.to_resolution(particles.box, particles.pixel_size)
+    root_weight, values = tf.constant(np.sqrt(grid.weight)), 2 * grid.shape[0] * grid.shape[1]
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def log_likelihoods(images, rotation, shift, ctf):
+        data, transfer = root_weight * transform(images, grid), root_weight * ctf_values(ctf, grid.kx, grid.ky)[:, None]
+        drawn = tf.stack([tf.reshape(transfer * project(place(tf.constant(m.centers), rotation, shift), tf.constant(m.amplitudes),
+                                                        tf.constant(m.widths), grid), [-1, values]) for m in parts], 1)
+        cross, gram = tf.einsum("bpk,bk->bp", drawn, tf.reshape(data, [-1, values])), tf.matmul(drawn, drawn, transpose_b=True)
+        return tf.matmul(cross, held, transpose_b=True) - 0.5 * tf.reduce_sum(tf.einsum("gp,bpq->bgq", held, gram) * held, 2)
+
+    chunks = []
+    for start in progress(range(0, len(particles), batch_size), -(-len(particles) // batch_size), "oracle"):
+        rows = np.arange(start, min(start + batch_size, len(particles)))
+        found = log_likelihoods(particles.read(rows), particles.rotation[rows], particles.shift_angst[rows], particles.ctf[rows])
+        chunks.append(found.numpy().astype(np.float64) + np.log(prior))
+    log_p = np.concatenate(chunks)
+    p = np.exp(log_p - log_p.max(1, keepdims=True))
+    return coordinates, p / p.sum(1, keepdims=True)
+
+
+def estimates(system, coordinates, p):
+    """The oracle's answer: most probable state [n], and posterior mean of each mover's angle, given that the mover is there, [n, movers]."""
+    number = coordinates[:, 0].astype(int)
+    state = np.argmax(np.stack([p[:, number == s].sum(1) for s in range(len(system.states))], 1), axis=1)
+    angles = []
+    for j, mover in enumerate(system.movers):
+        there = np.array([not s.absent[mover.members].any() for s in system.states])[number]
+        angles.append(p[:, there] @ coordinates[there, 1 + j] / np.maximum(p[:, there].sum(1), 1e-12))
+    return dict(state=state, angles=np.stack(angles, 1) if angles else np.zeros((len(p), 0)))
+
+
+def swept(system, mover):
+    """Where the atoms of a mover can be, [SWEEP * P, 3]."""
+    points = system.base.centers[mover.members]
+    return np.concatenate([mover.turned(points, a) for a in np.linspace(-mover.angle_deg, mover.angle_deg, SWEEP)])
+
+
+def owners(centers, system):
+    """What each Gaussian of a neutral model stands for, by the nearest atom at any angle: 0 what does not move, j the mover j - 1. Int [N]."""
+    still = ~np.any([m.members for m in system.movers], axis=0)
+    sets = [system.base.centers[still]] + [swept(system, m) for m in system.movers]
+    return np.argmin([cKDTree(points).query(centers)[0] for points in sets], axis=0)
+
+
+def true_displacements(mover, points, angles_deg):
+    """Displacement of points [P, 3] of a mover at angles [n], [n, P, 3] Å."""
+    moved = mover.turned(np.tile(points, (len(angles_deg), 1)), np.repeat(angles_deg, len(points)))
+    return moved.reshape(len(angles_deg), len(points), 3) - points
+
+
+def decoded_motion(model, z, system, movers, truth, batch_size=256):
+    """Angles that the decoded Gaussians show, with no regression, and how far each Gaussian is from where it should be.
+
+    Everything is seen from what does not move. The error leaves out each Gaussian's mean over the particles, which is the neutral model's own.
+
+    Parameters
+    ----------
+    z : [n, D]; movers : numbers (from 0) of the movers to look at; truth : [n, len(movers)], true angles.
+
+    Returns
+    -------
+    angles [n, len(movers)] in degrees, rms coordinate error [len(movers)] and rms true displacement [len(movers)], both in Å.
+    """
+    neutral, owner = model.neutral, owners(model.neutral.centers, system)
+    rest, mine = owner == 0, [(owner == j + 1) & model.free for j in movers]
+    weights = [neutral.amplitudes[m] / neutral.amplitudes[m].sum() for m in mine]
+    angles, sums = [], [np.zeros((2, 2, m.sum(), 3)) for m in mine]     # (error, truth) x (sum, sum of squares)
+    for i in range(0, len(z), batch_size):
+        centers, amplitudes, _ = model.decode(z[i:i + batch_size])
+        turn = rigid_rotations(neutral.centers[rest], centers[:, rest], amplitudes[:, rest]).as_matrix()
+        share = amplitudes[:, rest] / amplitudes[:, rest].sum(1, keepdims=True)
+        origin = np.stack([np.einsum("np,npi->ni", share, points) for points in (centers[:, rest], np.broadcast_to(neutral.centers[rest], share.shape + (3,)))])
+        seen = np.einsum("nji,npj->npi", turn, centers - origin[0][:, None]) + origin[1][:, None]
+        found = []
+        for k, j in enumerate(movers):
+            own = neutral.centers[mine[k]]
+            found.append(np.degrees(rigid_rotations(own, seen[:, mine[k]], amplitudes[:, mine[k]]).as_rotvec() @ system.movers[j].axis))
+            wanted = true_displacements(system.movers[j], own, truth[i:i + batch_size, k])
+            for row, values in enumerate((seen[:, mine[k]] - own - wanted, wanted)):
+                sums[k][row] += values.sum(0), (values**2).sum(0)
+        angles.append(np.stack(found, 1))
+    spread = [np.sqrt(np.einsum("rpi,p->r", s[:, 1] / len(z) - (s[:, 0] / len(z)) ** 2, w)) for s, w in zip(sums, weights)]
+    return np.concatenate(angles), np.array([s[0] for s in spread]), np.array([s[1] for s in spread])
+
+
+def oracle_error(system, movers, truth, estimate):
+    """Coordinate error (Å, rms) of the movers' atoms when they are turned by the oracle's angles, [len(movers)]."""
+    found = []
+    for k, j in enumerate(movers):
+        mover = system.movers[j]
+        points, weight = system.base.centers[mover.members][::5], system.base.amplitudes[mover.members][::5]
+        off = true_displacements(mover, points, estimate[:, k]) - true_displacements(mover, points, truth[:, k])
+        found.append(np.sqrt(np.average(off.var(0).sum(-1), weights=weight)))
+    return np.array(found)
+
+
+def amplitude_spread(model, z, most=2000):
+    """Root mean square change of the free amplitudes over the particles, as a fraction of their mean."""
+    chosen = z[np.linspace(0, len(z) - 1, min(most, len(z))).astype(int)]
+    amplitudes = np.concatenate([model.decode(chosen[i:i + 200])[1][:, model.free] for i in range(0, len(chosen), 200)])
+    return float(np.sqrt(np.mean(amplitudes.var(0))) / amplitudes.mean())
+
+
+def end_bias(decoded, truth, chosen_by):
+    """Mean decoded minus mean true angle in the tenth of the particles at either end of `chosen_by` [n], rms over the two ends, degrees."""
+    order = np.argsort(chosen_by)
+    ends = order[:max(len(order) // 10, 1)], order[-max(len(order) // 10, 1):]
+    return float(np.sqrt(np.mean([np.mean(decoded[e] - truth[e]) ** 2 for e in ends])))
+
+
+def true_map(system, coordinate, box, pixel_size):
+    """Density at a coordinate, free of aliasing: drawn finely and cropped in Fourier space, [L, L, L]."""
+    times = int(np.ceil(pixel_size / FINE_ANGST))
+    model = system.at(coordinate)
+    fine = render(Mixture(model.centers, model.amplitudes, model.widths), box * times, pixel_size / times)
+    kept = np.r_[0:box - box // 2, -(box // 2):0]
+    return fft.fftshift(fft.ifftn(fft.fftn(fft.ifftshift(fine))[np.ix_(kept, kept, kept)]).real).astype(np.float32)
+
+
+def region_mask(system, box, pixel_size):
+    """Soft mask of where anything can move or be absent, [L, L, L]."""
+    absent = np.any([s.absent for s in system.states], axis=0)
+    points = np.concatenate([system.base.centers[absent]] + [swept(system, m) for m in system.movers])
+    axis = (np.arange(box) - box // 2) * pixel_size
+    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
+    beyond = (cKDTree(points).query(np.stack([x, y, z], -1).reshape(-1, 3))[0] - REGION_ANGST) / (EDGE_PX * pixel_size)
+    return (0.5 + 0.5 * np.cos(np.pi * np.clip(beyond, 0, 1))).reshape(box, box, box).astype(np.float32)
+
+
+def mean_fsc(volume, truth, mask):
+    """Mean FSC inside the mask over the shells up to three pixels."""
+    return float(masked_fsc_curve(volume, truth, mask)[1:len(truth) // 3 + 1].mean())

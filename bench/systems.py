@@ -1,0 +1,257 @@
+"""Systems with known heterogeneity, made of atomic models: one Gaussian a residue, domains that turn, parts that can be absent.
+
+A `System` answers what `gmmhet.engine.simulate` asks of a phantom (`at`, `draw`, `grid`, `base`), for any number of states and moving domains.
+"""
+import glob
+import os
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from gmmhet.engine.gmm.atoms import Atoms, read_atoms
+from gmmhet.engine.gmm.mixture import Mixture
+from gmmhet.engine.simulate.phantom import ASSEMBLY_STATES
+
+#: standard deviation (Å) of one atom's density
+ATOM_WIDTH_ANGST = 1.0
+#: largest turn to either side: Fab of an IgG, each of its two Fabs, central protuberance (8° from end to end), variable domain of a spike's unit
+FAB_DEG, TWO_FABS_DEG, TILT_DEG, UNIT_DEG = 25.0, 20.0, 4.0, 25.0
+#: last residue of an IgG's Fab in chains H and K (1HZH), and of its variable domains in the light and heavy chains
+HINGE, VARIABLE_LIGHT, VARIABLE_HEAVY = 230, 107, 113
+#: share of the 50S's mass in each part that can be absent
+PART_SHARE = 0.07
+NAMES = ("igg", "assembly", "mixed", "domains", "c3")
+
+
+@dataclass(frozen=True)
+class Mover:
+    """A domain that turns: members bool [N], pivot [3] Å, axis [3] (unit vector), largest angle to either side in degrees."""
+
+    members: np.ndarray
+    pivot: np.ndarray
+    axis: np.ndarray
+    angle_deg: float
+
+    def turned(self, points, angle_deg):
+        """Points [P, 3] of the domain after a turn by one angle, or by one each."""
+        vectors = np.radians(np.atleast_1d(angle_deg))[:, None] * self.axis
+        return Rotation.from_rotvec(vectors if np.ndim(angle_deg) else vectors[0]).apply(points - self.pivot) + self.pivot
+
+
+@dataclass(frozen=True)
+class State:
+    """A share of the particles: its population, what it lacks (bool [N]), and the numbers (from 0) of the movers that turn in it."""
+
+    population: float
+    absent: np.ndarray
+    moves: tuple = ()
+
+
+@dataclass(frozen=True)
+class System:
+    """A family of mixtures; a coordinate is (state, angle of mover 0, angle of mover 1, ...), angles in degrees.
+
+    Attributes
+    ----------
+    name : str.
+    base : Mixture at rest, with everything present.
+    movers : tuple of Mover.
+    states : tuple of State; populations sum to 1.
+    symmetry : str, of the base.
+    """
+
+    name: str
+    base: Mixture
+    movers: tuple
+    states: tuple
+    symmetry: str = "c1"
+
+    def at(self, coordinate):
+        """The mixture at a coordinate."""
+        centers = self.base.centers.copy()
+        for mover, angle in zip(self.movers, coordinate[1:]):
+            if angle:
+                centers[mover.members] = mover.turned(centers[mover.members], float(angle))
+        absent = self.states[int(coordinate[0])].absent
+        return Mixture(centers.astype(np.float32), np.where(absent, 0, self.base.amplitudes).astype(np.float32), self.base.widths)
+
+    def draw(self, n, rng):
+        """Random coordinates [n, 1 + movers]: states by population, angles uniform."""
+        state = rng.choice(len(self.states), n, p=[s.population for s in self.states])
+        angles = [rng.uniform(-m.angle_deg, m.angle_deg, n) * np.array([j in s.moves for s in self.states])[state] for j, m in enumerate(self.movers)]
+        return np.stack([state, *angles], 1).astype(float)
+
+    def grid(self, points=25):
+        """Coordinates that cover the family [G, 1 + movers], `points` angles a mover, with their prior probabilities [G]."""
+        rows, prior = [], []
+        for number, state in enumerate(self.states):
+            axes = [np.linspace(-m.angle_deg, m.angle_deg, points) if j in state.moves else np.zeros(1) for j, m in enumerate(self.movers)]
+            angles = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes)) if axes else np.zeros((1, 0))
+            rows.append(np.insert(angles, 0, number, axis=1))
+            prior.append(np.full(len(angles), state.population / len(angles)))
+        return np.concatenate(rows), np.concatenate(prior)
+
+    def components(self, coordinates):
+        """The mixtures of a grid [G, 1 + movers] as sums of few: list of P mixtures and which of them each row holds, bool [G, P]."""
+        owner = np.zeros(len(self.base), int)
+        for j, mover in enumerate(self.movers, 1):
+            owner[mover.members] = j
+        absent = np.stack([s.absent for s in self.states], 1)
+        patterns, group = np.unique(np.insert(absent.astype(int), 0, owner, axis=1), axis=0, return_inverse=True)
+        parts, uses = [], []
+        for number, (j, *lacking) in enumerate(patterns):
+            chosen, present = group.reshape(-1) == number, ~np.array(lacking, bool)[coordinates[:, 0].astype(int)]
+            for angle in np.unique(coordinates[:, j]) if j else (0.0,):
+                row = np.zeros(1 + len(self.movers))
+                row[j] = angle if j else 0.0
+                parts.append(replace(self, states=(State(1.0, np.zeros(len(self.base), bool)),)).at(row).select(chosen))
+                uses.append(present & (coordinates[:, j] == angle) if j else present)
+        return parts, np.stack(uses, 1)
+
+    def null(self):
+        """The same at rest, with everything present, in every particle."""
+        return replace(self, name=self.name + " null", states=(State(1.0, np.zeros(len(self.base), bool)),))
+
+
+def make(name, folder):
+    """One of NAMES from the atomic models in `folder`."""
+    return {"igg": igg, "assembly": assembly, "mixed": mixed, "domains": domains, "c3": spike}[name](folder)
+
+
+def by_residue(atoms):
+    """One Gaussian per residue: mass, centre of mass, and the width whose second moment is the residue's. Mixture, and chain and residue [N]."""
+    names, chain = np.unique(atoms.chains, return_inverse=True)
+    keys, group = np.unique(np.stack([chain.reshape(-1), atoms.residues], 1), axis=0, return_inverse=True)
+    group = group.reshape(-1)
+    mass = np.bincount(group, atoms.masses)
+
+    def mean(values):
+        return np.bincount(group, atoms.masses * values) / mass
+    centers = np.stack([mean(axis) for axis in atoms.positions.T], 1)
+    spread = mean(np.sum((atoms.positions - centers[group]) ** 2, 1)) / 3
+    mixture = Mixture(np.float32(centers), np.float32(mass / 100), np.float32(np.sqrt(spread + ATOM_WIDTH_ANGST**2)))
+    return mixture, names[keys[:, 0]], keys[:, 1]
+
+
+def read_centred(folder, *patterns):
+    """Atoms of files, their centre of mass at the origin; a chain is named after its file and itself."""
+    paths = sorted(path for pattern in patterns for path in glob.glob(os.path.join(folder, pattern)))
+    if not paths:
+        raise FileNotFoundError("--data %s holds no %s: give the folder of the atomic models" % (folder, " and no ".join(patterns)))
+    found = [read_atoms(path) for path in paths]
+    chains = [np.char.add(os.path.basename(path).split(".")[0] + ":", atoms.chains) for path, atoms in zip(paths, found)]
+    atoms = Atoms(np.concatenate([a.positions for a in found]), np.concatenate([a.masses for a in found]), np.concatenate(chains),
+                  np.concatenate([a.residues for a in found]))
+    return atoms.moved(-np.average(atoms.positions, axis=0, weights=atoms.masses))
+
+
+def _middle(mixture, members):
+    """Centre of mass of some Gaussians, [3]."""
+    return np.average(mixture.centers[members].astype(float), axis=0, weights=mixture.amplitudes[members])
+
+
+def _unit(vector):
+    return vector / np.linalg.norm(vector)
+
+
+def _whole(base):
+    return np.zeros(len(base), bool)
+
+
+def _antibody(folder):
+    """The IgG by residue: Mixture, light and heavy chain's Fab members of both halves, and each half's hinge residues."""
+    base, chain, residue = by_residue(read_centred(folder, "1hzh.pdb.gz"))
+    chain = np.char.rpartition(chain, ":")[:, 2]
+    fabs = [(chain == light) | ((chain == heavy) & (residue <= HINGE)) for light, heavy in ("LH", "MK")]
+    hinges = [(chain == heavy) & (np.abs(residue - HINGE) <= 4) for heavy in "HK"]
+    return base, chain, residue, fabs, hinges
+
+
+def _fab(base, fab, hinge, rest, angle_deg):
+    """A Fab that swings out of the plane of itself, its hinge and the `rest`."""
+    pivot = _middle(base, hinge)
+    arm, stem = _middle(base, fab) - pivot, _middle(base, rest) - pivot
+    return Mover(fab, pivot, _unit(np.cross(arm, np.cross(arm, stem))), angle_deg)
+
+
+def igg(folder):
+    """An IgG with one Fab that turns about the hinge."""
+    base, _, _, fabs, hinges = _antibody(folder)
+    fc = ~fabs[0] & ~fabs[1]
+    return System("igg", base, (_fab(base, fabs[0], hinges[0], fc, FAB_DEG),), (State(1.0, _whole(base), (0,)),))
+
+
+def domains(folder):
+    """An IgG with both Fabs turning, each by its own angle."""
+    base, _, _, fabs, hinges = _antibody(folder)
+    fc = ~fabs[0] & ~fabs[1]
+    movers = tuple(_fab(base, fab, hinge, fc, TWO_FABS_DEG) for fab, hinge in zip(fabs, hinges))
+    return System("domains", base, movers, (State(1.0, _whole(base), (0, 1)),))
+
+
+def spike(folder):
+    """Three units about an axis, each a Fab that stands on an Fc; in each particle the variable domain of one unit turns towards the axis and away."""
+    base, chain, residue, fabs, _ = _antibody(folder)
+    variable = fabs[0] & (((chain == "L") & (residue <= VARIABLE_LIGHT)) | ((chain == "H") & (residue <= VARIABLE_HEAVY)))
+    constant, fc = fabs[0] & ~variable, ~fabs[0] & ~fabs[1]
+    elbow = fabs[0] & (((chain == "L") & (np.abs(residue - VARIABLE_LIGHT) <= 2)) | ((chain == "H") & (np.abs(residue - VARIABLE_HEAVY) <= 2)))
+    upright = _standing(base.centers, _middle(base, variable) - _middle(base, constant))
+    top = upright.apply(base.centers - _middle(base, constant)) + [34.0, 0.0, 10.0]
+    long_axis = np.linalg.svd(base.centers[fc] - base.centers[fc].mean(0), full_matrices=False)[2][0]
+    stalk = _standing(base.centers, long_axis).apply(base.centers - _middle(base, fc)) + [26.0, 0.0, -45.0]
+    unit, kept = np.where(fc[:, None], stalk, top), fabs[0] | fc
+    turns = [Rotation.from_euler("z", 120.0 * j, degrees=True) for j in range(3)]
+    centers = np.concatenate([turn.apply(unit[kept]) for turn in turns])
+    whole = Mixture(np.float32(centers), np.tile(base.amplitudes[kept], 3), np.tile(base.widths[kept], 3))
+    pivot = unit[elbow].mean(0)
+    movers = tuple(Mover(np.arange(3).repeat(kept.sum()) * 10 + np.tile(variable[kept], 3) == 10 * j + 1, turn.apply(pivot), turn.apply([0.0, 1.0, 0.0]), UNIT_DEG)
+                   for j, turn in enumerate(turns))
+    return System("c3", whole, movers, tuple(State(1 / 3, _whole(whole), (j,)) for j in range(3)), "c3")
+
+
+def _standing(centers, direction):
+    """The rotation that takes a direction to z."""
+    side = np.cross(direction, [1.0, 0.0, 0.0])
+    return Rotation.align_vectors([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0]], np.stack([_unit(direction), _unit(side)]))[0]
+
+
+def ribosome_parts(base, chain):
+    """Four parts of the 50S that can be absent: part [N], 0 for what always stays, 1 the central protuberance.
+
+    Part 1 is the chains around the 5S RNA; each further one those around the chain that lies furthest from the parts before. A part takes chains, nearest
+    first, until it has PART_SHARE of the mass.
+    """
+    names, member = np.unique(chain, return_inverse=True)
+    member = member.reshape(-1)
+    mass = np.bincount(member, base.amplitudes)
+    middle = np.stack([np.bincount(member, base.amplitudes * axis) for axis in base.centers.T], 1) / mass[:, None]
+    is_5s = np.char.startswith(names, "RNA_5S:")
+    mark, marks, part = np.average(middle[is_5s], axis=0, weights=mass[is_5s]), [], np.zeros(len(names), int)
+    for number in range(1, 5):
+        marks.append(mark)
+        free = np.flatnonzero(part == 0)
+        nearest = free[np.argsort(np.linalg.norm(middle[free] - mark, axis=1))]
+        before = np.cumsum(mass[nearest]) - mass[nearest]
+        part[nearest[before < PART_SHARE * mass.sum()]] = number
+        mark = middle[np.argmax(np.min(np.linalg.norm(middle[:, None] - np.array(marks), axis=-1), axis=1))]
+    return part[member]
+
+
+def assembly(folder):
+    """The 50S in five states of unequal population, each without some of four parts."""
+    base, chain, _ = by_residue(read_centred(folder, "RNA*.pdb.gz", "prots*.pdb.gz"))
+    part = ribosome_parts(base, chain)
+    return System("assembly", base, (), tuple(State(p, np.isin(part, absent)) for p, absent in ASSEMBLY_STATES))
+
+
+def mixed(folder):
+    """The same, and the central protuberance tilts in the particles that have it."""
+    whole = assembly(folder)
+    base, protuberance = whole.base, ~np.stack([s.absent for s in whole.states]).all(0) & whole.states[1].absent
+    up = _unit(_middle(base, protuberance))
+    height = base.centers @ up
+    pivot = base.centers[protuberance & (height <= np.percentile(height[protuberance], 15))].mean(0)
+    mover = Mover(protuberance, pivot, _unit(np.cross(up, [0.0, 1.0, 0.0])), TILT_DEG)
+    states = tuple(replace(s, moves=() if s.absent[protuberance].any() else (0,)) for s in whole.states)
+    return System("mixed", base, (mover,), states)

@@ -1,0 +1,429 @@
+"""What fit and train recover of systems whose truth is known, beside what anybody could (the oracle).
+
+    python bench/truth.py --data DIR [--sets igg,assembly,mixed,domains,c3,null] [--box 64] [--n 10000] [--seeds 1]
+                          [--poses true,2deg,relion] [--presets default,paper] [--refine] [--out DIR] [--set-param key=value ...]
+
+DIR holds 1hzh.pdb.gz (an IgG), the 50S cut into RNA*.pdb.gz and prots*.pdb.gz, and ctf_*.npz (CTF values of real particles). Every set is simulated in a
+box of 384 Å, reconstructed with the poses that are given, fitted and trained. Simulated sets, poses and the oracle's answer are kept in --out.
+
+Sets: igg, one Fab turns by ±25°; assembly, the 50S in five states; mixed, the same and the central protuberance tilts by 8° from end to end in the particles
+that have it (two stages: amplitudes, then positions there); domains, an IgG with both Fabs turning; c3, one unit of three moves; null, each of the others
+again with all its particles at rest.
+
+Columns, in which a/b is ours, then the oracle's figure: info, R2 of the angle from z as a fraction of the oracle's; rank, same for the first axis' rank
+correlation; ARI, same for the adjusted Rand index of the states; unit, same for which unit moves; angle, R2 of the angle that decoded Gaussians show, no
+regression, as a fraction of the oracle's; rms, its error in degrees; end, bias in degrees at the two ends of the population, chosen by the decoded angle;
+coord, error of the moving Gaussians in Å, then the oracle's and that of a model at rest; FSC, mean inside the moving region, with the true map of one state,
+of the consensus, of the tenth of the particles nearest to that state in z, and of those truly nearest; null, spurious motion in Å (amplitude where only
+that varies) and as a share of the real set's; verdicts of the real set and of the null; seconds of fit and training; particles trained on a second.
+"""
+import argparse
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+from measures import (
+    amplitude_spread,
+    decoded_motion,
+    end_bias,
+    estimates,
+    mean_fsc,
+    oracle_error,
+    owners,
+    posterior,
+    region_mask,
+    true_map,
+)
+from scipy.spatial.transform import Rotation
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score
+from systems import NAMES, make
+
+from gmmhet.engine import rundir
+from gmmhet.engine.config import FitConfig, ReconstructConfig, RefineConfig, TrainConfig
+from gmmhet.engine.imaging.pose import angular_distance_deg, symmetry_matrices
+from gmmhet.engine.io.particles import read_particles, write_particles
+from gmmhet.engine.log import progress
+from gmmhet.engine.reconstruction.backprojection import backproject
+from gmmhet.engine.simulate.images import CHUNK, draw_poses, noisy_images
+from gmmhet.engine.simulate.physics import plain_r2
+from gmmhet.engine.simulate.score import information, rank_correlation
+from gmmhet.engine.stages import run_stage
+from gmmhet.engine.training.model import load_model
+
+EDGE_ANGST, SHIFT_ANGST = 384.0, 6.0
+#: state whose map is compared, for sets without a moving domain, and where a domain stands in it, as a share of its largest angle
+SHOWN_STATE, SHOWN_SHARE = 3, 0.6
+#: share of the particles that show a state
+NEAR_SHARE = 0.1
+#: parameters of training that a set needs; all others are defaults
+TRAINING = {"c3": dict(symmetry="c3"), "mixed": dict(vary="amplitude")}
+COLUMNS = (("set", 8), ("poses", 11), ("preset", 7), ("seed", 4), ("info", 11), ("rank", 11), ("ARI", 11), ("unit", 11), ("angle", 11), ("rms°", 9),
+           ("end°", 9), ("coord Å", 14), ("FSC", 14), ("null", 12), ("verdict", 9), ("s fit", 6), ("s train", 7), ("1/s", 5))
+
+
+def real_ctf(folder, n, rng):
+    """CTF parameters [n, 9] of real particles, drawn at random."""
+    name = next(f for f in sorted(os.listdir(folder)) if f.startswith("ctf_") and f.endswith(".npz"))
+    with np.load(os.path.join(folder, name)) as data:
+        table = data["ctf"]
+    chosen = table[rng.integers(0, len(table), n)]
+    return np.concatenate([chosen, np.zeros((n, 2)), np.ones((n, 1))], 1).astype(np.float32)
+
+
+@dataclasses.dataclass
+class Case:
+    """A simulated set: its folder, system (scaled so that the noise has variance 1), true coordinates, poses, and the oracle's answer."""
+
+    folder: str
+    system: object
+    coordinates: np.ndarray
+    rotation: np.ndarray
+    shift_angst: np.ndarray
+    oracle: dict
+
+    def path(self, *names):
+        return os.path.join(self.folder, *names)
+
+
+def simulate(folder, system, options, seed):
+    """Make a set, or take the one that an earlier call left in the folder."""
+    truth, pixel_size = os.path.join(folder, rundir.TRUTH), EDGE_ANGST / options.box
+    star = os.path.join(folder, rundir.STAR)
+    if not os.path.exists(truth):
+        os.makedirs(folder, exist_ok=True)
+        rng = np.random.default_rng([seed, 1])
+        rotation, shift = draw_poses(options.n, SHIFT_ANGST, rng)
+        ctf, half = real_ctf(options.data, options.n, rng), 1 + rng.permutation(options.n) % 2
+        coordinates = system.draw(options.n, rng)
+        images = noisy_images(system, coordinates, rotation, shift, ctf, options.box, pixel_size, options.snr, seed)
+        sigma = next(images)
+        write_particles(star, os.path.join(folder, rundir.STACK), (part / np.float32(sigma) for part in progress(images, -(-options.n // CHUNK), "images")),
+                        options.n, rotation, shift, ctf, pixel_size, half)
+        answer = estimates(scaled(system, sigma), *posterior(scaled(system, sigma), read_particles(star)))
+        with rundir.whole_file(truth) as file:
+            np.savez(file, coordinates=coordinates, rotation=rotation, shift_angst=shift, sigma=sigma, **answer)
+    with np.load(truth) as data:
+        return Case(folder, scaled(system, float(data["sigma"])), data["coordinates"], data["rotation"], data["shift_angst"],
+                    dict(state=data["state"], angles=data["angles"]))
+
+
+def scaled(system, sigma):
+    """The system with amplitudes over sigma."""
+    base = dataclasses.replace(system.base, amplitudes=np.float32(system.base.amplitudes / sigma))
+    return dataclasses.replace(system, base=base)
+
+
+def posed(case, poses, options, seed):
+    """Star file of the particles with the poses that are asked for; kept from an earlier call."""
+    if poses == "true":
+        return case.path(rundir.STAR)
+    star, (degrees, pixels) = case.path("poses_%s.star" % poses), options.pose_error
+    if not os.path.exists(star):
+        particles, rng = read_particles(case.path(rundir.STAR)), np.random.default_rng([seed, 5])
+        turns = Rotation.from_rotvec(rng.normal(0, np.radians(degrees) / np.sqrt(3), (len(particles), 3))).as_matrix()
+        shift = case.shift_angst + rng.normal(0, pixels * particles.pixel_size / np.sqrt(2), (len(particles), 2))
+        particles = particles.with_poses(turns @ case.rotation.astype(float), shift)
+        if poses == "relion":
+            particles = refined_by_relion(particles, case, options)
+        particles.write_star(star)
+    return star
+
+
+def refined_by_relion(particles, case, options):
+    """Local 3D auto-refinement from given poses and their consensus map, both by RELION; about a minute a thousand particles of 64 px on a free core."""
+    folder = case.path("relion")
+    os.makedirs(folder, exist_ok=True)
+    start, reference = os.path.join(folder, "start.star"), os.path.join(folder, "start.mrc")
+    particles.write_star(start)
+    symmetry = ["--sym", case.system.symmetry.upper()]
+    commands = [["relion_reconstruct", "--i", start, "--o", reference, "--ctf", *symmetry],
+                ["relion_refine", "--o", os.path.join(folder, "run"), "--i", start, "--ref", reference, "--auto_refine", "--ini_high", "25", "--ctf",
+                 "--particle_diameter", "%g" % (0.9 * EDGE_ANGST), "--flatten_solvent", "--zero_mask", "--norm", "--scale", "--healpix_order", "4",
+                 "--auto_local_healpix_order", "4", "--sigma_ang", "%g" % options.pose_error[0], "--offset_range", "5", "--offset_step", "2",
+                 "--pad", "1", "--pool", "30", "--dont_combine_weights_via_disc", "--preread_images", "--j", "2", *symmetry]]
+    with open(os.path.join(folder, "log.txt"), "wb") as log:
+        for command in commands:
+            if subprocess.run(command, stdout=log, stderr=log).returncode:
+                sys.exit("%s failed: see %s" % (command[0], log.name))
+    found = read_particles(os.path.join(folder, "run_data.star"))
+    rows = found.rows_of(particles.ids)
+    return particles.with_poses(found.rotation[rows], found.shift_angst[rows])
+
+
+def fresh(path):
+    """The path of a run that is to be made again."""
+    shutil.rmtree(path, ignore_errors=True)
+    return path
+
+
+def train(case, star, gmm, out, preset, seed, options, **flags):
+    """A train run; its folder, summary and figures of time."""
+    began = time.monotonic()
+    run = run_stage(TrainConfig(particles=star, gmm=gmm, out=fresh(out), seed=seed, preset=preset, **{**flags, **options.train}))
+    with open(run(rundir.HISTORY), encoding="utf-8") as f:
+        rows = [line.split(",") for line in f.read().split()]
+    seconds = sum(float(row[rows[0].index("seconds")]) for row in rows[1:])
+    with np.load(run(rundir.LATENTS)) as data:
+        latents = dict(data)
+    trained = len(rows[1:]) * len(latents["id"])
+    return dict(folder=out, model=load_model(out), latents=latents, summary=run.read_summary(), epochs=len(rows) - 1,
+                seconds=time.monotonic() - began, per_second=trained / seconds)
+
+
+def fitted(case, star, folder, seed, options):
+    """Consensus map of the particles and the neutral model of it; seconds of the fit."""
+    consensus = run_stage(ReconstructConfig(particles=star, out=fresh(os.path.join(folder, "consensus")), symmetry=case.system.symmetry, seed=seed))
+    began = time.monotonic()
+    run = run_stage(FitConfig(map=consensus(rundir.MAP), out=fresh(os.path.join(folder, "fit")), seed=seed, **options.fit))
+    return run.path, time.monotonic() - began
+
+
+def learned(case, star, gmm, folder, preset, seed, options):
+    """The train runs of a set: one, or two for the mixed set, whose second one moves the protuberance in the particles that kept it."""
+    first = train(case, star, gmm, os.path.join(folder, "train_" + preset), preset, seed, options, **TRAINING.get(case.system.name.split()[0], {}))
+    if not case.system.name.startswith("mixed"):
+        return [first]
+    return [first, second_stage(case, star, gmm, first, folder, preset, seed, options)]
+
+
+def second_stage(case, star, gmm, first, folder, preset, seed, options):
+    """Positions of the protuberance, on the particles whose decoded model has at least half of it."""
+    mine = owners(first["model"].neutral.centers, case.system) == 1
+    z = first["latents"]["z"]
+    mass = np.concatenate([first["model"].decode(z[i:i + 256])[1][:, mine].sum(1) for i in range(0, len(z), 256)])
+    particles = read_particles(star)
+    kept = particles.rows_of(first["latents"]["id"][mass > 0.5 * np.percentile(mass, 95)])
+    subset, region = case.path(os.path.basename(star)[:-5] + "_subset_%s.star" % preset), os.path.join(folder, "region.txt")
+    particles.select(np.sort(kept)).write_star(subset)
+    np.savetxt(region, 1 + np.flatnonzero(mine), "%d")
+    return train(case, subset, gmm, os.path.join(folder, "train_%s_2" % preset), preset, seed, options, vary="position", region=region)
+
+
+def items(case, run):
+    """Latent points of a run with their truth: rows of the set [n], copy [n], z [n, D]; ids are row numbers from 1."""
+    return run["latents"]["id"] - 1, run["latents"]["copy"], run["latents"]["z"]
+
+
+def free_unit(model, system):
+    """The mover (from 0) that the free Gaussians stand for most."""
+    owner = owners(model.neutral.centers, system)
+    return int(np.argmax([model.neutral.amplitudes[(owner == j + 1) & model.free].sum() for j in range(len(system.movers))]))
+
+
+def aligned(case, run):
+    """Movers to look at, and per item the set's row, z, true and the oracle's angles [n, len(movers)]: under symmetry, those of the unit that takes the free one's place."""
+    row, copy, z = items(case, run)
+    true, oracle = case.coordinates[:, 1:], case.oracle["angles"]
+    if case.system.symmetry == "c1":
+        return list(range(len(case.system.movers))), row, z, true[row], oracle[row]
+    unit = (free_unit(run["model"], case.system) + copy) % len(case.system.movers)
+    return [free_unit(run["model"], case.system)], row, z, true[row, unit][:, None], oracle[row, unit][:, None]
+
+
+def motion_scores(case, run):
+    """Scores of a set whose domains move; also the decoded angles [n, movers]."""
+    movers, row, z, true, oracle = aligned(case, run)
+    if case.system.name == "mixed":       # the subset may hold particles without the domain, which have no angle
+        there = np.array([bool(s.moves) for s in case.system.states])[case.coordinates[row, 0].astype(int)]
+        row, z, true, oracle = row[there], z[there], true[there], oracle[there]
+    angles, error, still = decoded_motion(run["model"], z, case.system, movers, true)
+    columns = range(len(movers))
+    found = dict(
+        info=[np.mean([information(v, true[:, k]) for k in columns]) for v in (z, oracle)],
+        angle_r2=[np.mean([plain_r2(true[:, k], v[:, k]) for k in columns]) for v in (angles, oracle)],
+        angle_rms_deg=[rms(v - true) for v in (angles, oracle)],
+        end_bias_deg=[np.mean([end_bias(v[:, k], true[:, k], v[:, k]) for k in columns]) for v in (angles, oracle)],
+        end_bias_by_truth_deg=[np.mean([end_bias(v[:, k], true[:, k], true[:, k]) for k in columns]) for v in (angles, oracle)],
+        coordinate_error_angst=[rms(error), rms(oracle_error(case.system, movers, true, oracle)), rms(still)])
+    if len(movers) == 1:
+        found["rank"] = [rank_correlation(v, true[:, 0]) for v in (z, oracle)]
+    if case.system.symmetry != "c1":
+        count = len(case.system.movers)
+        place = (movers[0] + items(case, run)[1]) % count
+        table = np.zeros((len(case.coordinates), count))
+        table[row, place] = np.abs(angles[:, 0] - angles[:, 0].mean())
+        state = case.coordinates[:, 0]
+        found["unit"] = [np.mean(np.argmax(table, 1) == state), np.mean(case.oracle["state"] == state)]
+    return found, angles
+
+
+def state_scores(case, run):
+    """Adjusted Rand index of k-means with as many clusters as states; also the clusters."""
+    row, _, z = items(case, run)
+    label = KMeans(len(case.system.states), n_init=10, random_state=0).fit_predict(z)
+    state = case.coordinates[row, 0].astype(int)
+    return dict(ari=[adjusted_rand_score(state, v) for v in (label, case.oracle["state"][row])]), label
+
+
+def rms(values):
+    return float(np.sqrt(np.mean(np.square(values))))
+
+
+def region_fsc(case, star, run, shown):
+    """FSC inside the moving region with the true map of one state: consensus, particles near it in z, particles truly nearest.
+
+    Parameters
+    ----------
+    shown : decoded angles [n, movers] or cluster labels [n] of the run's items.
+    """
+    system, particles = case.system, read_particles(star)
+    row, copy, z = items(case, run)
+    count = max(int(NEAR_SHARE * len(particles)), 50)
+    if system.movers:
+        movers, row, z, true, _ = aligned(case, run)
+        there = ~np.isin(case.coordinates[row, 0], [s for s, state in enumerate(system.states) if not state.moves])
+        row, copy, z, true = row[there], copy[there], z[there], true[there]
+        wanted = np.array([SHOWN_SHARE * system.movers[j].angle_deg for j in movers])
+        coordinate = np.zeros(1 + len(system.movers))
+        coordinate[1 + np.array(movers)] = wanted
+        middle = z[np.argsort(np.linalg.norm(shown - wanted, axis=1))[:max(count // 10, 5)]].mean(0)
+        truly = np.argsort(np.linalg.norm(true - wanted, axis=1))[:count]
+    else:
+        coordinate, state = np.array([SHOWN_STATE]), case.coordinates[row, 0].astype(int)
+        cluster = np.argmax([np.sum(state[shown == k] == SHOWN_STATE) / np.sqrt(max(np.sum(shown == k), 1)) for k in range(len(system.states))])
+        middle, truly = z[shown == cluster].mean(0), np.flatnonzero(state == SHOWN_STATE)[:count]
+    near = np.argsort(np.linalg.norm(z - middle, axis=1))[:count]
+    turn = symmetry_matrices(system.symmetry)
+    at = particles.with_poses(particles.rotation.astype(float), particles.shift_angst)
+
+    def of(chosen):
+        part = at.select(row[chosen])
+        return backproject(part.with_poses(part.rotation.astype(float) @ turn[copy[chosen]], part.shift_angst), np.arange(len(chosen)))
+    truth, mask = true_map(system, coordinate, particles.box, particles.pixel_size), region_mask(system, particles.box, particles.pixel_size)
+    consensus = backproject(particles, np.arange(len(particles)), system.symmetry)
+    return [mean_fsc(volume, truth, mask) for volume in (consensus, of(near), of(truly))]
+
+
+def spurious(null, runs, name):
+    """How much the null set varies: dict with the unit, its figure and the real set's."""
+    by_amplitude = name == "assembly"
+    figure = (lambda r: amplitude_spread(r["model"], r["latents"]["z"])) if by_amplitude else (lambda r: r["summary"]["motion_rms_angst"])
+    return dict(of="amplitude" if by_amplitude else "Å", null=figure(null[-1]), real=figure(runs[-1]))
+
+
+def measured(case, star, poses, gmm, fit_seconds, preset, seed, options, null):
+    """One row of the table; `null` is the null's Case and its train runs, or None."""
+    folder = os.path.dirname(gmm)
+    runs = learned(case, star, gmm, folder, preset, seed, options)
+    particles = read_particles(star)
+    row = dict(set=case.system.name, poses=poses, preset=preset, seed=seed, particles=len(particles), box=options.box, snr=options.snr,
+               epochs=[r["epochs"] for r in runs], gaussians=len(runs[0]["model"].neutral),
+               pose_error_deg=rms(angular_distance_deg(case.rotation.astype(float), particles.rotation.astype(float))),
+               pose_error_angst=rms(np.linalg.norm(particles.shift_angst - case.shift_angst, axis=1)),
+               fit_seconds=fit_seconds, train_seconds=sum(r["seconds"] for r in runs), particles_per_second=runs[0]["per_second"],
+               summaries=[r["summary"] for r in runs])
+    shown = None
+    if len(case.system.states) > 1 and case.system.symmetry == "c1":
+        found, shown = state_scores(case, runs[0])
+        row.update(found)
+    if case.system.movers:
+        found, shown = motion_scores(case, runs[-1])
+        row.update(found)
+    row["fsc"] = region_fsc(case, star, runs[-1], shown)
+    if null:
+        row.update(spurious=spurious(null, runs, case.system.name), null_summaries=[r["summary"] for r in null])
+    return row, runs
+
+
+def said(row):
+    """A row as the table prints it."""
+    def share(name):
+        return "%.3f/%.3f" % (row[name][0] / row[name][1], row[name][1]) if name in row else "-"
+
+    def plain(name, form="%.2f"):
+        return "/".join(form % v for v in row[name]) if name in row else "-"
+
+    def verdicts(name):
+        return "/".join("yes" if s["verdict"].startswith("Heterogeneity supported") else "no" for s in row[name]) if name in row else "-"
+    null = "-"
+    if "spurious" in row:
+        s = row["spurious"]
+        null = "%.2g %s %.1f%%" % (s["null"], s["of"][:3], 100 * s["null"] / s["real"])
+    cells = [row["set"], row["poses"], row["preset"], row["seed"], share("info"), share("rank"), share("ari"), share("unit"), share("angle_r2"),
+             plain("angle_rms_deg"), plain("end_bias_deg"), plain("coordinate_error_angst"), plain("fsc").replace("0.", "."), null,
+             verdicts("summaries") + "|" + verdicts("null_summaries"), "%.0f" % row["fit_seconds"], "%.0f" % row["train_seconds"],
+             "%.0f" % row["particles_per_second"]]
+    return " ".join("%-*s" % (width, cell) for (_, width), cell in zip(COLUMNS, cells))
+
+
+def refined(case, run, out):
+    """Star file with the poses that the refine stage finds for a run."""
+    return run_stage(RefineConfig(model=run["folder"], particles=run["model"].particles_path, out=fresh(out)))(rundir.STAR)
+
+
+def rows_of(name, seed, options, report):
+    """All rows of a set: every kind of poses, every preset, and each again with poses refined by the engine where asked."""
+    system = make(name, options.data)
+    folder = os.path.join(options.out, "%s_%dpx_n%d_snr%g_seed%d" % (name, options.box, options.n, options.snr, seed))
+    cases = [simulate(os.path.join(folder, "real"), system, options, seed)]
+    if options.null:
+        cases.append(simulate(os.path.join(folder, "null"), system.null(), options, seed))
+    for poses in options.poses:
+        stars = [posed(case, poses, options, seed) for case in cases]
+        for preset in options.presets:
+            label = poses
+            for again in range(2 if options.refine and system.symmetry == "c1" else 1):
+                models = [fitted(case, star, case.path(label), seed, options) for case, star in zip(cases, stars)]
+                null = learned(cases[1], stars[1], models[1][0], cases[1].path(label), preset, seed, options) if options.null else None
+                row, runs = measured(cases[0], stars[0], label, *models[0], preset, seed, options, null)
+                report(row)
+                if again == 0 and options.refine and system.symmetry == "c1":
+                    stars = [refined(case, found[0], case.path(label, "refine_" + preset)) for case, found in zip(cases, [runs, null])]
+                    label = poses + "+refine"
+
+
+def read_options():
+    """Command-line options; parameters of --set-param go to the train stage, those written fit.key=value to the fit stage."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="folder of the atomic models and CTF values")
+    parser.add_argument("--sets", default=",".join(NAMES + ("null",)), help="which sets, comma-separated (default: %(default)s)")
+    parser.add_argument("--box", type=int, default=64, help="box in pixels")
+    parser.add_argument("--n", type=int, default=10000, help="particles of a set")
+    parser.add_argument("--snr", type=float, default=0.0, help="signal to noise; 0 takes 0.04, or 0.01 above 64 px")
+    parser.add_argument("--seeds", default="1", help="seeds, comma-separated")
+    parser.add_argument("--poses", default="true", help="some of true, 2deg, relion, comma-separated")
+    parser.add_argument("--pose-error", default="2,2", help="rms error of the poses 2deg and relion start with, in degrees and pixels")
+    parser.add_argument("--presets", default="default", help="presets of train, comma-separated")
+    parser.add_argument("--refine", action="store_true", help="refine the poses after training, then fit and train again (not c3)")
+    parser.add_argument("--out", default="bench_out", help="folder that keeps the simulated sets, the runs and results.json")
+    parser.add_argument("--set-param", nargs="*", default=[], metavar="KEY=VALUE", help="parameter of train, or fit.KEY of fit")
+    options = parser.parse_args()
+    for name in ("sets", "seeds", "poses", "presets"):
+        setattr(options, name, getattr(options, name).split(","))
+    unknown = [v for v in options.sets if v not in NAMES + ("null",)] + [v for v in options.poses if v not in ("true", "2deg", "relion")]
+    if unknown:
+        parser.error("unknown sets or poses: %s; sets are %s, null; poses are true, 2deg, relion" % (", ".join(unknown), ", ".join(NAMES)))
+    options.null, options.sets = "null" in options.sets, [v for v in options.sets if v != "null"]
+    options.snr = options.snr or (0.04 if options.box <= 64 else 0.01)
+    options.pose_error = tuple(float(v) for v in options.pose_error.split(","))
+    options.fit, options.train = {}, {}
+    for key, value in (item.split("=", 1) for item in options.set_param):
+        stage, cls = (options.fit, FitConfig) if key.startswith("fit.") else (options.train, TrainConfig)
+        key = key[4:] if key.startswith("fit.") else key
+        stage[key] = type(next(f.default for f in dataclasses.fields(cls) if f.name == key))(value)
+    return options
+
+
+def main():
+    options, results = read_options(), []
+    print(" ".join("%-*s" % (width, name) for name, width in COLUMNS), flush=True)
+
+    def report(row):
+        results.append(row)
+        print(said(row), flush=True)
+        with open(os.path.join(options.out, "results.json"), "w", encoding="utf-8") as f:
+            json.dump(dict(command=sys.argv[1:], rows=results), f, indent=1, ensure_ascii=False)
+
+    for name in options.sets:
+        for seed in options.seeds:
+            rows_of(name, int(seed), options, report)
+
+
+if __name__ == "__main__":
+    main()
