@@ -105,6 +105,11 @@ class TrainConfig(Common):
                         "default; default: what measured best.",
                         choices=("default", "paper"))
     continue_from: str = param("", "Folder of an earlier 'train' run whose networks this run starts from.", path=True)
+    null: bool = param(False, "Also train in the same way on homogeneous images, simulated as they are read (nothing goes to the disk) with the particles' "
+                       "own orientations, CTF, noise and density scale: the motion and the gain that it finds are spurious. Takes as long again.",
+                       label="Null control")
+    half_sets: bool = param(False, "Also train one network on each half set (rlnRandomSubset where known, else random halves), and ask whether the two agree on "
+                            "what each particle does. Takes as long again.", label="Half-set control")
     resolution: float = param(0.0, "Target resolution; 0 takes the neutral model's.", low=0.0, high=200.0, unit="Å")
     min_resolution: float = param(0.0, "Ignore details coarser than this; 0 uses all. It must be coarser than the target resolution.", low=0.0, high=10000.0,
                                   unit="Å", expert=True)

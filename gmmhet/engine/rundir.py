@@ -14,7 +14,8 @@ STAR, STACK, MAP, TRUTH, ORACLE = "particles.star", "particles.mrcs", "map.mrc",
 # fit
 GMM, GMM_CIF, GMM_MAP, FSC = "gmm.npz", "gmm.cif", "gmm.mrc", "fsc.csv"
 # train
-LATENTS, MODEL, HISTORY, WORK = "latents.npz", "model", "history.csv", "work"
+LATENTS, MODEL, HISTORY, WORK, EVIDENCE = "latents.npz", "model", "history.csv", "work", "evidence.png"
+NULL, HALF_SETS = "null", ("half1", "half2")     # folders of the controls
 # refine
 POSES = "poses.npz"
 # analyze
@@ -37,8 +38,8 @@ FILES = {
 
 #: parameters that do not change a run's result
 MAY_DIFFER = ("out", "resume", "threads", "gpus", "pause_after_epoch")
-#: parameters that may be larger when a run is resumed, to take it further
-MAY_GROW = ("epochs", "patience")
+#: parameters that may be larger when a run is resumed, to take it further, or switched on
+MAY_GROW = ("epochs", "patience", "null", "half_sets")
 
 
 class RunDirError(ValueError):

@@ -11,12 +11,13 @@ from gmmhet.engine.latent import LatentError
 from gmmhet.engine.latent.cluster import cluster_centers, density_labels, kmeans_labels
 from gmmhet.engine.latent.eigenmotion import localised_motions
 from gmmhet.engine.latent.landscape import landscape_figure
-from gmmhet.engine.latent.motion import decoded, relative_amplitude_change, rms_motion, spread_motion, write_bild
+from gmmhet.engine.latent.motion import decoded, relative_amplitude_change, rms_motion, write_bild
 from gmmhet.engine.latent.paths import asked_lines, covariance, line_through, named_line, nearest, nearest_particles
 from gmmhet.engine.latent.reduce import principal_axes, umap_plane
 from gmmhet.engine.log import log, progress
+from gmmhet.engine.training.evidence import spread_motion
 
-JACOBIAN_POINTS, MOTION_POINTS = 32, 500    # particles over which motion is averaged
+JACOBIAN_POINTS = 32    # particles over which motion inside a region is averaged
 PLACING_NEIGHBOURS = 50                     # whose mean place in the UMAP plane stands for a point of a trajectory
 LANDSCAPE_NOTE = ("Grey: log density of the particles. Outlines hold 70 %% of a cluster. Lines run from the 5th to the 95th percentile of "
                   "the particles. Seed %d.")
@@ -200,7 +201,7 @@ def read_landscape(config, run, latents, model):
 
 def summarise(config, run, model, z, ids, axes, labels, lines, changes, localised):
     """Write summary.json and say its main figures."""
-    motion, amplitude = spread_motion(model, z[some_rows(len(z), MOTION_POINTS, config.seed)])
+    motion, amplitude = spread_motion(model, z)
     sizes = np.bincount(labels, minlength=1)
     summary = {
         "stage": "analyze", "particles": int(len(np.unique(ids))), "latent_points": int(len(z)), "latent_dim": int(z.shape[1]),

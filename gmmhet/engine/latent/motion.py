@@ -36,28 +36,6 @@ def relative_amplitude_change(start, end):
     return float(change / scale) if scale > 0 else 0.0
 
 
-def spread_motion(model, z):
-    """How far the particles' models lie from their mean, over a sample of latent points.
-
-    From their mean and not from the neutral model, because a shift that all particles share is no heterogeneity.
-
-    Parameters
-    ----------
-    model : TrainedModel
-    z : [B, D]
-
-    Returns
-    -------
-    motion_rms_angst : float, over all Gaussians and points.
-    amplitude_rms : float, relative to the root mean square amplitude.
-    """
-    centers, amplitudes = (np.asarray(part, float) for part in model.decode(np.asarray(z, np.float32))[:2])
-    motion = np.sqrt(np.mean(np.sum((centers - centers.mean(axis=0)) ** 2, axis=-1)))
-    scale = np.sqrt(np.mean(amplitudes ** 2))
-    change = np.sqrt(np.mean((amplitudes - amplitudes.mean(axis=0)) ** 2))
-    return float(motion), float(change / scale) if scale > 0 else 0.0
-
-
 def write_bild(path, start, end, title=""):
     """Arrows from one set of centres to another, for ChimeraX.
 

@@ -37,8 +37,11 @@ class Items:
     def batch(self, chosen):
         """Images [B, L, L], rotations [B, 3, 3], shifts [B, 2] Å and CTF parameters [B, 11] of the chosen items."""
         row = self.row[chosen]
-        rotation = self.particles.rotation[row] @ self._symmetry[self.copy[chosen]]
-        return self.particles.read(row), rotation, self.particles.shift_angst[row], self.particles.ctf[row]
+        return self.particles.read(row), self.rotation(chosen), self.particles.shift_angst[row], self.particles.ctf[row]
+
+    def rotation(self, chosen):
+        """Rotations [B, 3, 3] of the chosen items."""
+        return self.particles.rotation[self.row[chosen]] @ self._symmetry[self.copy[chosen]]
 
 
 def prefetched(items, order, batch_size, features=None, own=lambda rows, size: rows):

@@ -1,11 +1,12 @@
-"""The train stage: checks, preparation, epochs, latents, summary."""
+"""The train stage: checks, preparation, epochs, latents, controls, summary."""
 import os
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tensorflow as tf
 
 from gmmhet.engine import rundir
-from gmmhet.engine.config import COLUMNS, ConfigError, required, with_preset
+from gmmhet.engine.config import COLUMNS, ConfigError, required, to_json, with_preset
 from gmmhet.engine.gmm.mixture import Mixture
 from gmmhet.engine.gmm.regions import asymmetric_unit, region_mask, symmetry_correlation
 from gmmhet.engine.io.particles import read_particles
@@ -13,7 +14,10 @@ from gmmhet.engine.log import log
 from gmmhet.engine.training.batches import Items
 from gmmhet.engine.training.calibrate import calibrate
 from gmmhet.engine.training.checkpoint import write_arrays
+from gmmhet.engine.training.controls import half_set_control, half_sets, how_seen, null_control
 from gmmhet.engine.training.devices import find_devices
+from gmmhet.engine.training.evidence import bootstrap_interval, held_out_evidence, per_particle, seen_warnings, spread_motion, verdict
+from gmmhet.engine.training.evidence_page import Page, evidence_figure
 from gmmhet.engine.training.features import column_statistics, compute_features
 from gmmhet.engine.training.heterogeneity import NETWORKS, Trainer, TrainError
 from gmmhet.engine.training.latents import latent_prior, refine_latents, unit_prior
@@ -94,11 +98,71 @@ def train(config, run):
             devices.process, devices.processes)) from error
 
 
+@dataclass
+class Trained:
+    """What a training leaves: the trainer with the best networks, latents (dict of arrays), prior of z, held-out gain [n_held] (nats)."""
+
+    trainer: Trainer
+    latents: dict
+    prior: tuple
+    gain: np.ndarray
+    summary: dict
+
+    def single_model(self):
+        """The better single model of the held-out particles: neutral, or, without symmetry, decoded at the prior's mean. A Mixture."""
+        model, held = self.trainer.model, self.trainer.held_out
+        if model.symmetry != "c1" or self.latents["neutral_agreement"][held].mean() >= self.latents["static_agreement"][held].mean():
+            return model.neutral
+        centers, amplitudes, widths = (part[0] for part in model.decode(self.prior[0]))
+        return Mixture(centers, amplitudes, widths)
+
+
 def _train(config, run, devices):
-    """The stage, on this process's devices."""
+    """The stage, on this process's devices: the training itself, then the controls that were asked for."""
     required(config, "particles", "gmm")
     config = with_preset(config)
     particles = read_particles(config.particles)
+    half = half_sets(particles, config.seed) if config.half_sets else None
+    trained = train_set(config, run, devices, particles)
+    if trained is None:
+        return
+    summary, page = trained.summary, Page(run(rundir.HISTORY), trained.gain)
+
+    def repeat(name, others, **changes):
+        changes.update(out=run(name), null=False, half_sets=False, pause_after_epoch=-1)
+        return _repeat(replace(config, **changes), run.joins, devices, others)
+    if config.null:
+        summary["null"] = null_control(trained, particles, config.seed, repeat)
+    if config.half_sets:
+        summary["half_sets"], page.variates, page.fields = half_set_control(config, particles, half, devices, repeat)
+    if devices.is_chief:
+        _conclude(run, summary, page)
+
+
+def _repeat(config, joins, devices, particles):
+    """Train the same on other particles, into a folder of its own, unless that has been done; its summary."""
+    run = rundir.RunDir(config.out, resume=True, joins=joins)
+    finished = devices.is_chief and rundir.is_finished(run.path, "train") and not run.check_same(config)
+    if not devices.ask(finished)[0]:
+        if devices.is_chief:
+            run.create()
+            run.reopen()
+            with rundir.whole_file(run(rundir.CONFIG)) as file:
+                file.write(to_json(config).encode("utf-8"))
+        trained = train_set(config, run, devices, particles)
+        if devices.is_chief:
+            _conclude(run, trained.summary, Page(run(rundir.HISTORY), trained.gain))
+        devices.ask(0)
+    return run.read_summary()
+
+
+def train_set(config, run, devices, particles):
+    """Train on a set of particles.
+
+    Returns
+    -------
+    Trained, or None where the training was paused.
+    """
     if len(particles) < 10:
         raise ConfigError("%s holds %d particles; at least 10 are needed to train" % (config.particles, len(particles)))
     columns = parse_columns(config.vary)
@@ -124,12 +188,12 @@ def _train(config, run, devices):
     while not trainer.finished():
         if 0 <= config.pause_after_epoch <= len(trainer.history):
             log.info("paused after epoch %d; --resume continues", len(trainer.history))
-            return
+            return None
         trainer.epoch()
     trainer.restore_best()
     if devices.is_chief:
         model.save(run(rundir.MODEL))
-    _finish(config, run, trainer)
+    return _finish(config, run, trainer)
 
 
 def _trainer(config, run, items, model, held_out, devices):
@@ -161,64 +225,36 @@ def _check_continued(config, columns):
 
 
 def _finish(config, run, trainer):
-    """Latent points, their agreement, and the summary."""
-    model, items = trainer.model, trainer.items
+    """Latent points, their agreement, and what they are worth."""
+    model, items, held = trainer.model, trainer.items, trainer.held_out
     encoded = np.concatenate([model.encode(trainer.features[rows])[0].numpy() for rows in np.split(np.arange(len(items)), range(1024, len(items), 1024))])
     prior = unit_prior(config.latent_dim) if model.settings["variational"] else latent_prior(encoded[trainer.learned])
     found = refine_latents(model, items, trainer.features, prior, config.latent_steps, trainer.devices)
-    if not trainer.devices.is_chief:
-        return
-    held = trainer.held_out
-    write_arrays(run(rundir.LATENTS), id=items.ids, copy=items.copy, held_out=held, encoded=encoded, **found)
-    motion = motion_rms(model, found["z"])
-    evidence = per_particle(gain_over_homogeneous(found, held), items.row[held])
-    low, high = bootstrap_interval(evidence, config.seed)
-    run.write_summary(dict(
-        stage="train", seed=config.seed, particles=len(items.particles), held_out=len(evidence), epochs=len(trainer.history),
+    if trainer.devices.is_chief:
+        write_arrays(run(rundir.LATENTS), id=items.ids, copy=items.copy, held_out=held, encoded=encoded, **found)
+    evidence, *singles = (per_particle(found[name][held], items.row[held]) for name in ("evidence", "neutral_agreement", "static_agreement"))
+    gain, weight, plain = held_out_evidence(evidence, np.stack(singles), config.seed)
+    motion, amplitude = spread_motion(model, found["z"])
+    summary = dict(
+        stage="train", seed=config.seed, particles=len(items.particles), held_out=len(gain), epochs=len(trainer.history),
         best_epoch=trainer.best["epoch"], held_out_gain=trainer.best["held_out_gain"],
-        held_out_evidence=float(evidence.mean()), held_out_evidence_interval=[low, high],
-        motion_rms_angst=motion, resolution_angst=model.likelihood.grid.box * model.pixel_size / model.likelihood.grid.m,
-        verdict=verdict(float(evidence.mean()), low, high), gaussians=len(model.neutral), free_gaussians=int(model.free.sum()),
-        anchors=model.deformation.anchors, **model.likelihood.figures()))
+        held_out_evidence=float(gain.mean()), held_out_evidence_interval=list(bootstrap_interval(gain, config.seed)), landscape_weight=weight,
+        evidence_of_landscape_alone=plain, motion_rms_angst=motion, amplitude_rms=amplitude, predicts=how_seen(items, found["z"], config.seed),
+        resolution_angst=model.likelihood.grid.box * model.pixel_size / model.likelihood.grid.m,
+        gaussians=len(model.neutral), free_gaussians=int(model.free.sum()), anchors=model.deformation.anchors, **model.likelihood.figures())
+    return Trained(trainer, found, prior, gain, summary)
+
+
+def _conclude(run, summary, page):
+    """Verdict and warnings into summary, log and page; the summary, written last, says that the run has finished."""
+    summary["verdict"], summary["warnings"] = verdict(summary), seen_warnings(summary["predicts"])
     log.info("held-out evidence %.4g nats a particle (95 %% interval %.4g to %.4g); decoded motion %.3g Å rms; seed %d",
-             evidence.mean(), low, high, motion, config.seed)
-    log.info(verdict(float(evidence.mean()), low, high))
-
-
-def gain_over_homogeneous(found, held):
-    """Evidence of held-out particles minus the agreement of the best single model (neutral, or decoded at the prior's mean), nats [n_held]."""
-    single = max((found["neutral_agreement"][held], found["static_agreement"][held]), key=np.mean)
-    return found["evidence"][held] - single
-
-
-def per_particle(values, row):
-    """Mean over the symmetry copies of each particle: copies share one image, so they are not independent. [n_items] to [n_particles]."""
-    _, place = np.unique(row, return_inverse=True)
-    return np.bincount(place, values) / np.bincount(place)
-
-
-def verdict(gain, low, high):
-    """A plain sentence from the held-out evidence (nats a particle over a single model) and its 95 % interval."""
-    because = "on particles that the networks never saw, the evidence over a single model is %.3g nats a particle (95 %% interval %.3g to %.3g)" % (
-        gain, low, high)
-    if low > 0:
-        return "Heterogeneity supported: %s." % because
-    return "Heterogeneity not supported: %s, which does not exceed 0." % because
-
-
-def motion_rms(model, z, most=2000):
-    """Root mean square displacement (Å) of the free Gaussians from their mean position over the particles."""
-    chosen = z[np.linspace(0, len(z) - 1, min(most, len(z))).astype(int)]
-    total, square, free = 0.0, 0.0, model.free
-    for i in range(0, len(chosen), 200):
-        centers = model.decode(chosen[i:i + 200])[0][:, free].astype(np.float64)
-        total, square = total + centers.sum(0), square + (centers**2).sum(0)
-    variance = square / len(chosen) - (total / len(chosen)) ** 2
-    return float(np.sqrt(np.mean(np.maximum(variance, 0).sum(-1))))
-
-
-def bootstrap_interval(values, seed, draws=1000):
-    """95 % confidence interval of a mean, by bootstrap."""
-    rng = np.random.default_rng([seed, 9])
-    means = [values[rng.integers(0, len(values), len(values))].mean() for _ in range(draws)]
-    return tuple(float(v) for v in np.percentile(means, (2.5, 97.5)))
+             summary["held_out_evidence"], *summary["held_out_evidence_interval"], summary["motion_rms_angst"], summary["seed"])
+    for words, told in summary["predicts"].items():
+        log.info("z predicts the %s with R² %.3f on particles left out; chance reaches %.3f", words, told["r2"], max(told["chance"], 0))
+    for sentence in summary["warnings"]:
+        log.warning(sentence)
+    log.info(summary["verdict"])
+    with rundir.whole_file(run(rundir.EVIDENCE)) as file:
+        evidence_figure(summary, page).savefig(file, dpi=130)
+    run.write_summary(summary)

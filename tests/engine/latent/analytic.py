@@ -21,7 +21,7 @@ class SlidingDomains:
         rng = np.random.default_rng(0)
         centers = rng.uniform(-8, 8, (40, 3)) + np.repeat([[-30.0, 0, 0], [30.0, 0, 0]], 20, axis=0)
         self.neutral = Mixture(np.float32(centers), np.ones(40, np.float32), np.full(40, 4.0, np.float32))
-        self.first = np.arange(40) < 20
+        self.first, self.free = np.arange(40) < 20, np.ones(40, bool)
         self.slope = np.zeros((40, 3, 3))
         self.slope[self.first, 1, 0], self.slope[~self.first, 2, 1] = 3.0, 2.0
 

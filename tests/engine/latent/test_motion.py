@@ -5,7 +5,7 @@ import pytest
 from analytic import AMPLITUDE_STEP, SlidingDomains
 
 from gmmhet.engine.gmm.labels import Labels
-from gmmhet.engine.latent.motion import decoded, relative_amplitude_change, rms_motion, spread_motion, write_bild
+from gmmhet.engine.latent.motion import decoded, relative_amplitude_change, rms_motion, write_bild
 
 MODEL = SlidingDomains()
 
@@ -21,15 +21,6 @@ def test_decoded_models_keep_the_chains_of_the_neutral_one(monkeypatch):
     labels = Labels(np.repeat(["A", "B"], 20), np.arange(40), np.arange(40), np.ones(40))
     monkeypatch.setattr(MODEL, "neutral", dataclasses.replace(MODEL.neutral, labels=labels))
     assert all(mixture.labels is labels for mixture in decoded(MODEL, [[0, 0, 0], [1, 0, 0]]))
-
-
-def test_spread_motion_is_the_root_mean_square_distance_from_the_mean_model():
-    assert spread_motion(MODEL, [[1, 0, 0], [-1, 0, 0]])[0] == pytest.approx(3 / np.sqrt(2), rel=1e-5)
-    assert spread_motion(MODEL, [[0, 0, 1], [0, 0, -1]])[1] == pytest.approx(AMPLITUDE_STEP / np.sqrt(2), rel=1e-2)
-
-
-def test_a_shift_that_all_particles_share_is_no_motion():
-    assert spread_motion(MODEL, np.ones((5, 3))) == pytest.approx((0.0, 0.0), abs=1e-5)
 
 
 def test_bild_has_one_arrow_per_gaussian_that_moves_enough(tmp_path):

@@ -1,0 +1,123 @@
+"""Controls of a training: the same on homogeneous images, the same on half sets, and whether z knows how a particle was seen."""
+import os
+
+import numpy as np
+
+from gmmhet.engine import rundir
+from gmmhet.engine.config import ConfigError
+from gmmhet.engine.log import log
+from gmmhet.engine.losses.agreement import Agreement
+from gmmhet.engine.training.batches import Items, prefetched
+from gmmhet.engine.training.evidence import MOST_POINTS, field, field_agreement, latent_agreement, predictability, view_targets
+from gmmhet.engine.training.features import gradient_function
+from gmmhet.engine.training.homogeneous import HomogeneousParticles
+from gmmhet.engine.training.latents import latent_prior, refine_latents, unit_prior
+from gmmhet.engine.training.model import load_model
+
+#: motion (Å) below which nothing is said to move
+STILL_ANGST = 1e-6
+
+
+def how_seen(items, z, seed):
+    """`predictability` of viewing direction and defocus from the latent points [n_items, D], by their words.
+
+    A symmetry copy is an item of its own, seen from its own direction; the copies of a particle stay together in all folds and permutations.
+    """
+    particles = items.particles
+    shape = len(particles), len(items) // len(particles)
+    z, rotation = np.asarray(z, float).reshape(*shape, -1), items.rotation(np.arange(len(items))).reshape(*shape, 3, 3)
+    defocus = np.repeat(particles.ctf[:, :2].astype(float).mean(1)[:, None, None], shape[1], 1)
+    return {"viewing direction": predictability(z, view_targets(rotation), seed), "defocus": predictability(z, defocus, seed)}
+
+
+def null_control(trained, particles, seed, repeat):
+    """Train in the same way on homogeneous images of the best single model; what it moves and gains is spurious.
+
+    Parameters
+    ----------
+    trained : Trained, on the real particles.
+    particles : ParticleSet.
+    seed : int
+    repeat : callable, folder's name and particles to the summary of a training.
+
+    Returns
+    -------
+    dict for the summary: held_out_evidence and its interval, motion_rms_angst, share_of_motion (of the real run's; None where nothing may move).
+    """
+    log.info("null control: the same on homogeneous images, in %s", rundir.NULL)
+    model = trained.trainer.model
+    found = repeat(rundir.NULL, HomogeneousParticles(particles, trained.single_model(), model.likelihood, seed))
+    real = trained.summary["motion_rms_angst"]
+    moves = "position" in model.settings["columns"] and real > STILL_ANGST
+    control = dict({name: found[name] for name in ("held_out_evidence", "held_out_evidence_interval", "motion_rms_angst")},
+                   share_of_motion=found["motion_rms_angst"] / real if moves else None)
+    log.info("null control: spurious motion %.3g Å, evidence %.3g nats (%.3g to %.3g)", control["motion_rms_angst"], control["held_out_evidence"],
+             *control["held_out_evidence_interval"])
+    return control
+
+
+def half_sets(particles, seed):
+    """Half set 1 or 2 of every particle, int [n]: those of the star file where it has them, else random ones.
+
+    Raises
+    ------
+    ConfigError
+        when a half holds fewer than ten particles.
+    """
+    half = np.asarray(particles.half)
+    if not np.isin(half, (1, 2)).all():
+        log.info("half sets: not known for every particle, drawn at random")
+        half = 1 + np.random.default_rng([seed, 14]).permutation(len(particles)) % 2
+    sizes = [int(np.sum(half == number)) for number in (1, 2)]
+    if min(sizes) < 10:
+        raise ConfigError("--half-sets: %s has half sets of %d and %d particles; at least 10 each are needed to train" % (particles.path, *sizes))
+    return half
+
+
+def half_set_control(config, particles, half, devices, repeat):
+    """Train one network on each half set, and compare what the two say of the same particles.
+
+    The halves share the neutral model; noise, density scale, initial weights and held-out particles are each half's own.
+
+    Parameters
+    ----------
+    config : TrainConfig.
+    particles : ParticleSet; half : int [n], 1 or 2.
+    devices : Devices.
+    repeat : callable, as for `null_control`.
+
+    Returns
+    -------
+    dict for the summary, latent variates [m, 2], field correlations [2, n]; see `latent_agreement` and `field_agreement`.
+    """
+    for number, name in enumerate(rundir.HALF_SETS, 1):
+        log.info("half set %d, in %s", number, name)
+        repeat(name, particles.select(np.flatnonzero(half == number)), seed=(config.seed + number - 1) % 2**31)
+    copies = len(Items(particles.select([0]), config.symmetry))
+    order = np.random.default_rng([config.seed, 15]).permutation(len(particles))
+    items = Items(particles.select(np.sort(order[:max(1, MOST_POINTS // copies)])), config.symmetry)
+    points, fields = [], []
+    for name in rundir.HALF_SETS:
+        folder = os.path.join(config.out, name)
+        model = load_model(folder)
+        points.append(latent_points(model, folder, items, config, devices))
+        fields.append(field(model, points[-1]))
+    latents, variates = latent_agreement(*points, config.seed)
+    displacements, each = field_agreement(*fields, config.seed)
+    found = dict(particles=[int(np.sum(half == number)) for number in (1, 2)], compared=len(items.particles), **latents, **displacements)
+    log.info("half sets: correlation of the particles' displacements %.3f (%.3f between different particles), of latents %.3f", found["displacement_correlation"],
+             found["shuffled"][0], found["canonical_correlations"][0])
+    return found, variates, each
+
+
+def latent_points(model, folder, items, config, devices, batch_size=64):
+    """Refined latent points [n_items, D] of other items than a network was trained on; `folder` is its run."""
+    agreement = Agreement.from_state(dict(model.likelihood.state(), objective=config.objective))
+    gradients = devices.compiled(gradient_function(agreement, model.deformation))
+    features = np.concatenate([gradients(len(chosen), *batch)[0].numpy() for chosen, batch in prefetched(
+        items, np.arange(len(items)), batch_size, own=devices.own)])
+    prior = unit_prior(model.latent_dim)
+    if not model.settings["variational"]:
+        with np.load(os.path.join(folder, rundir.LATENTS)) as data:
+            prior = latent_prior(data["encoded"][~data["held_out"]])
+    return refine_latents(model, items, features, prior, config.latent_steps, devices)["z"]

@@ -1,0 +1,61 @@
+"""Particles that are all alike, made as they are read: the null control of a training needs no images on disk."""
+import numpy as np
+import tensorflow as tf
+
+from gmmhet.engine.imaging.ctf import ctf_values
+from gmmhet.engine.imaging.fourier import inverse_transform
+from gmmhet.engine.imaging.projection import place, project
+
+
+class HomogeneousParticles:
+    """A ParticleSet whose images are simulated from one mixture; everything else is that of the set it stands for.
+
+    Poses, shifts, CTF, optics groups and ids are the real ones; density scale and noise power per ring are what was estimated from the real
+    images of each optics group. An image depends on seed and id alone, so it is the same whenever and wherever it is read.
+
+    Parameters
+    ----------
+    particles : ParticleSet.
+    mixture : Mixture.
+    likelihood : Agreement, with the noise, scale and grid of the real set.
+    seed : int
+    """
+
+    def __init__(self, particles, mixture, likelihood, seed):
+        self._real, self._likelihood, self._seed = particles, likelihood, seed
+        grid = likelihood.grid
+        radius = np.hypot(np.fft.fftfreq(grid.box)[:, None], np.fft.rfftfreq(grid.box)[None]) * grid.box
+        ring = np.minimum(np.round(radius).astype(int), grid.m + 1)
+        self._deviation = np.sqrt(np.stack([_filled(power) for power in likelihood.noise_power]))[:, ring].astype(np.float32)
+        parts = [tf.constant(part, tf.float32) for part in (mixture.centers, mixture.amplitudes, mixture.widths)]
+
+        @tf.function(reduce_retracing=True, autograph=False)
+        def clean(rotation, shift, ctf, scale):
+            image = project(place(parts[0], rotation, shift), parts[1], parts[2], grid)
+            return inverse_transform(scale[:, None, None, None] * ctf_values(ctf, grid.kx, grid.ky)[:, None] * image, grid)
+        self._clean = clean
+
+    def __getattr__(self, name):
+        return getattr(self._real, name)
+
+    def __len__(self):
+        return len(self._real)
+
+    def read(self, indices):
+        """Images of the given rows, float32 [B, L, L]."""
+        indices, real, box = np.atleast_1d(indices), self._real, self._real.box
+        group = np.zeros(len(indices), int)
+        for number, name in enumerate(self._likelihood.groups, 1):
+            group[real.ctf[indices, 10] == name] = number
+        images = self._clean(*(tf.constant(a[indices]) for a in (real.rotation, real.shift_angst, real.ctf)),
+                             tf.constant(self._likelihood.scale[group], tf.float32)).numpy()
+        for image, number, i in zip(images, group, real.ids[indices]):
+            noise = np.random.default_rng([self._seed, 11, int(i)]).standard_normal((box, box), np.float32)
+            image += np.fft.irfft2(np.fft.rfft2(noise) * self._deviation[number], (box, box))
+        return images
+
+
+def _filled(power):
+    """Noise power per ring [m+2], rings without data taking that of the nearest ring with data: a mask carries a little of it over."""
+    holds = np.flatnonzero(power > 0)
+    return power[holds[np.argmin(np.abs(np.arange(len(power))[:, None] - holds), axis=1)]]

@@ -1,0 +1,230 @@
+"""The statistics of the evidence, each on numbers whose answer is known."""
+import numpy as np
+import pytest
+
+from gmmhet.engine.imaging.pose import random_rotations
+from gmmhet.engine.training.evidence import (
+    PERMUTATIONS,
+    bootstrap_interval,
+    canonical_fit,
+    evenly,
+    field_agreement,
+    held_out_evidence,
+    landscape_weight,
+    latent_agreement,
+    per_particle,
+    predictability,
+    seen_warnings,
+    spread_motion,
+    verdict,
+    view_targets,
+)
+
+
+def mixture_of(share, n, rng, distance=1.5):
+    """Log evidence of two Gaussians at 0 (single) and `distance` (landscape), of points of which `share` come from the second."""
+    x = rng.normal(size=n) + distance * (rng.random(n) < share)
+    return -0.5 * (x - distance) ** 2, -0.5 * x[None] ** 2
+
+
+# ---- held-out evidence
+
+def test_the_landscape_s_weight_is_the_share_of_the_particles_that_come_from_it():
+    evidence, single = mixture_of(0.4, 20000, np.random.default_rng(0))
+    assert landscape_weight(evidence - single[0]) == pytest.approx(0.4, abs=0.02)
+    assert landscape_weight(np.full(5, -1.0)) == 0 and landscape_weight(np.full(5, 1.0)) == 1
+    assert landscape_weight(np.array([900.0, -900.0])) == pytest.approx(0.5)
+
+
+def test_a_weight_that_does_not_pay_for_itself_is_0():
+    assert landscape_weight(np.full(100, 0.02)) == 0 and landscape_weight(np.full(100, 0.03)) == 1
+
+
+@pytest.mark.parametrize("distance", [0.05, 0.1, 0.5])
+def test_of_particles_that_are_all_alike_the_interval_holds_0_although_the_landscape_alone_lies_below_it(distance):
+    held, below = 0, 0
+    for seed in range(200):
+        evidence, singles = mixture_of(0.0, 400, np.random.default_rng(seed), distance)
+        gain, _, plain = held_out_evidence(evidence, singles, seed)
+        low, high = bootstrap_interval(gain, seed, draws=200)
+        held, below = held + (low <= 0 <= high), below + (plain < 0)
+    assert held >= 190 and below >= 130
+
+
+def test_a_landscape_that_explains_every_particle_keeps_its_whole_gain():
+    evidence = np.random.default_rng(0).normal(3, 1, 500)
+    gain, weight, plain = held_out_evidence(evidence, np.zeros((1, 500)), 1)
+    assert weight == 1 and plain == pytest.approx(evidence.mean()) and gain == pytest.approx(evidence)
+
+
+def test_the_single_model_compared_with_is_the_better_one():
+    evidence, singles = np.full(100, 2.0), np.stack([np.zeros(100), np.full(100, 1.5)])
+    assert held_out_evidence(evidence, singles, 1)[0] == pytest.approx(np.full(100, 0.5))
+
+
+def test_a_landscape_that_is_never_better_has_no_weight_and_a_gain_of_exactly_0():
+    gain, weight, plain = held_out_evidence(np.full(50, -1.0), np.zeros((1, 50)), 1)
+    assert weight == 0 and plain == -1 and np.all(gain == 0)
+
+
+def test_one_held_out_particle_is_enough_to_give_a_number():
+    gain, _, _ = held_out_evidence(np.array([1.0]), np.zeros((1, 1)), 1)
+    assert gain.shape == (1,) and np.isfinite(gain).all()
+
+
+def test_the_bootstrap_interval_is_that_of_the_mean():
+    values = np.random.default_rng(0).normal(1, 2, 10000)
+    assert bootstrap_interval(values, 1) == pytest.approx((values.mean() - 0.0392, values.mean() + 0.0392), abs=0.004)
+
+
+def test_evidence_is_counted_once_a_particle_and_not_once_a_symmetry_copy():
+    np.testing.assert_allclose(per_particle(np.array([1.0, 2.0, 3.0, 5.0]), np.array([4, 4, 7, 7])), [1.5, 4.0])
+
+
+def test_a_sample_is_spread_evenly_and_never_larger_than_the_whole():
+    assert evenly(5, 10).tolist() == [0, 1, 2, 3, 4] and evenly(101, 3).tolist() == [0, 50, 100]
+
+
+# ---- motion
+
+class Sliding:
+    """Ten Gaussians; the first five may vary: they move 3 Å along y, and their amplitudes change by a tenth, per unit of z."""
+
+    free = np.arange(10) < 5
+
+    def decode(self, z):
+        moved = np.zeros((len(z), 10, 3)) + 100
+        moved[:, :5, 1] += 3 * z
+        return moved, np.where(self.free, 1 + 0.1 * z, 1.0), np.ones((len(z), 10))
+
+
+def test_motion_is_that_of_the_gaussians_that_may_vary_from_their_mean_over_the_particles():
+    assert spread_motion(Sliding(), np.float32([[0.0], [2.0]])) == pytest.approx((3, 0.1 / np.sqrt(1.1**2 + 0.1**2)), rel=1e-4)
+
+
+def test_a_shift_that_all_particles_share_is_no_motion_and_large_sets_are_sampled():
+    assert spread_motion(Sliding(), np.ones((5, 1))) == pytest.approx((0, 0), abs=1e-5)
+    z = np.random.default_rng(0).normal(size=(30000, 1))
+    assert spread_motion(Sliding(), z)[0] == pytest.approx(3, rel=0.05)
+
+
+# ---- how a particle was seen
+
+def test_opposite_views_differ_in_the_odd_terms_and_agree_in_the_even_ones():
+    rotation = random_rotations(20, np.random.default_rng(0))
+    behind = np.diag([1.0, -1.0, -1.0]) @ rotation
+    np.testing.assert_allclose(view_targets(rotation)[:, :3], rotation[:, 2])
+    np.testing.assert_allclose(view_targets(behind)[:, :3], -rotation[:, 2])
+    np.testing.assert_allclose(view_targets(behind)[:, 3:], view_targets(rotation)[:, 3:])
+
+
+def test_a_latent_point_that_is_the_defocus_is_found_out_with_its_share_of_the_variance():
+    rng = np.random.default_rng(0)
+    defocus = rng.uniform(10000, 25000, (2000, 1, 1))
+    z = np.concatenate([(defocus - defocus.mean()) / defocus.std() + rng.normal(0, 1, defocus.shape), rng.normal(size=defocus.shape)], 2)
+    told = predictability(z, defocus, 1)
+    assert told["r2"] == pytest.approx(0.5, abs=0.05) and told["chance"] < 0.02 and told["p"] == 1 / (1 + PERMUTATIONS)
+
+
+def test_side_views_are_told_from_top_views_although_the_mean_view_axis_says_nothing():
+    rotation = random_rotations(2000, np.random.default_rng(0))[:, None]
+    told = predictability(np.abs(rotation[..., 2, 2:]), view_targets(rotation), 1)
+    assert told["r2"] > 0.1 > told["chance"]
+
+
+def test_what_has_nothing_to_do_with_the_view_stays_within_chance_about_as_often_as_it_should():
+    p = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        p.append(predictability(rng.normal(size=(200, 3, 2)), view_targets(random_rotations(600, rng).reshape(200, 3, 3, 3)), seed)["p"])
+    assert min(p) > 0.001 and np.mean(np.array(p) < 0.1) < 0.35 and 0.25 < np.mean(p) < 0.75
+
+
+def test_symmetry_copies_stay_together_so_that_what_a_particle_s_copies_share_is_not_taken_for_prediction():
+    rng = np.random.default_rng(0)
+    own = rng.normal(size=(60, 1, 1))
+    told = predictability(own + 0.01 * rng.normal(size=(60, 3, 1)), np.repeat(rng.normal(size=(60, 1, 1)), 3, 1), 1)
+    assert told["p"] > 0.05
+
+
+def test_targets_that_do_not_vary_cannot_be_predicted():
+    assert predictability(np.random.default_rng(0).normal(size=(50, 1, 2)), np.full((50, 1, 1), 15000.0), 1) == dict(r2=0.0, chance=0.0, p=1.0)
+
+
+def test_a_warning_is_given_only_above_chance_and_above_what_is_tolerated():
+    fine = {"defocus": dict(r2=0.04, chance=0.01, p=0.01), "viewing direction": dict(r2=0.3, chance=0.4, p=0.2)}
+    assert seen_warnings(fine) == []
+    told, = seen_warnings({"defocus": dict(r2=0.3, chance=-0.01, p=0.005)})
+    assert told.startswith("The latent points predict the defocus (R² 0.30 on particles left out, chance 0.00)") and "preferred orientations" in told
+
+
+# ---- two networks
+
+def test_canonical_variates_are_uncorrelated_and_of_unit_variance_and_those_of_turned_and_stretched_points_the_same():
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(500, 3)) * (1, 2, 5)
+    b = a @ rng.normal(size=(3, 3)) + 5
+    (mean_a, to_a), (mean_b, to_b) = canonical_fit(a, b)
+    first, second = (a - mean_a) @ to_a, (b - mean_b) @ to_b
+    np.testing.assert_allclose(np.cov(first.T), np.eye(3), atol=1e-8)
+    np.testing.assert_allclose(first, second, atol=1e-8)
+
+
+def test_latents_that_differ_by_an_affine_map_agree_and_shuffled_ones_do_not():
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(1000, 2)) * (3, 1)
+    b = a @ np.array([[0.2, -1.0, 0.3], [1.0, 0.5, 0.0]]) + 7
+    figures, variates = latent_agreement(a, b, 1)
+    assert figures["canonical_correlations"] == pytest.approx([1, 1]) and figures["affine_r2"] == pytest.approx(1) and variates.shape == (500, 2)
+    figures, _ = latent_agreement(a, b[rng.permutation(1000)], 1)
+    assert max(np.abs(figures["canonical_correlations"])) < 0.15 and figures["affine_r2"] < 0.02
+
+
+def test_latents_with_noise_agree_as_far_as_the_noise_allows():
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=(4000, 1))
+    figures, variates = latent_agreement(truth + 0.5 * rng.normal(size=truth.shape), truth + 0.5 * rng.normal(size=truth.shape), 1)
+    assert figures["canonical_correlations"][0] == pytest.approx(0.8, abs=0.03) and figures["affine_r2"] == pytest.approx(0.64, abs=0.04)
+    assert np.corrcoef(variates.T)[0, 1] == pytest.approx(0.8, abs=0.03)
+
+
+def test_displacements_agree_by_their_direction_and_not_by_a_shift_that_all_particles_share():
+    rng = np.random.default_rng(0)
+    mode, amount = rng.normal(size=30), rng.normal(size=(600, 1))
+    figures, each = field_agreement(amount * mode + 4, 2 * amount * mode - 1, 1)
+    assert figures["displacement_correlation"] == pytest.approx(1, abs=0.02) and abs(figures["shuffled"][0]) < 0.03 < figures["shuffled"][1] < 0.2
+    assert each.shape == (2, 600)
+    figures, _ = field_agreement(amount * mode, rng.normal(size=(600, 1)) * mode, 1)
+    assert abs(figures["displacement_correlation"]) < 0.1
+
+
+# ---- the sentence
+
+SUPPORTED = dict(held_out_evidence=2.0, held_out_evidence_interval=[1.5, 2.5], motion_rms_angst=2.0)
+STILL = dict(held_out_evidence=0.0, held_out_evidence_interval=[-0.1, 0.1], motion_rms_angst=0.02, share_of_motion=0.01)
+AGREE = dict(displacement_correlation=0.8, shuffled=[0.01, 0.05])
+
+
+def test_the_verdict_names_everything_that_was_run():
+    assert verdict(SUPPORTED) == ("Heterogeneity supported: on particles that the networks never saw, the evidence over a single model is 2 nats a "
+                                  "particle (95 % interval 1.5 to 2.5).")
+    told = verdict(dict(SUPPORTED, null=STILL, half_sets=AGREE))
+    assert told.startswith("Heterogeneity supported: ") and told.endswith(
+        "; homogeneous images treated alike move by 0.02 Å (1 % of 2 Å) and gain 0 nats (-0.1 to 0.1); networks trained on the two half sets agree on "
+        "what each particle does (correlation 0.80; 0.01 between different particles).")
+
+
+@pytest.mark.parametrize("change, because", [
+    (dict(held_out_evidence_interval=[-0.1, 2.5], null=dict(STILL, held_out_evidence_interval=[-0.3, -0.2])), "(95 % interval -0.1 to 2.5), which does not exceed 0."),
+    (dict(null=dict(STILL, share_of_motion=0.5)), "which is too close to what the particles give."),
+    (dict(null=dict(STILL, held_out_evidence_interval=[1.0, 1.6])), "gain 0 nats (1 to 1.6), which is too close to what the particles give."),
+    (dict(half_sets=dict(AGREE, displacement_correlation=0.2)), "do not agree on what each particle does (correlation 0.20; 0.01 between different particles)."),
+])
+def test_one_ground_against_is_enough_and_is_the_reason_given(change, because):
+    told = verdict({**SUPPORTED, "null": STILL, "half_sets": AGREE, **change})
+    assert told.startswith("Heterogeneity not supported: ") and told.endswith(because)
+
+
+def test_where_nothing_may_move_the_null_is_judged_by_its_evidence_alone():
+    told = verdict(dict(SUPPORTED, null=dict(STILL, share_of_motion=None)))
+    assert told.endswith("; homogeneous images treated alike gain 0 nats (-0.1 to 0.1).")
