@@ -11,7 +11,8 @@ from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 def information(z, truth, seed=0):
     """R^2 of the truth regressed on z: the better of a quadratic fit and 50 nearest neighbours.
 
-    Fitted on one random half of the particles and scored on the other.
+    Fitted on one random half of the particles and scored on the other. Neighbours are taken in z as it is: scaled to one variance, dimensions
+    that hold nothing would count as much as those that hold everything.
 
     Parameters
     ----------
@@ -22,7 +23,7 @@ def information(z, truth, seed=0):
     fitted, scored = order[:len(z) // 2], order[len(z) // 2:]
     neighbours = max(1, min(50, len(fitted) // 4))
     models = (make_pipeline(StandardScaler(), PolynomialFeatures(2), LinearRegression()),
-              make_pipeline(StandardScaler(), KNeighborsRegressor(neighbours)))
+              KNeighborsRegressor(neighbours))
     return float(max(m.fit(z[fitted], truth[fitted]).score(z[scored], truth[scored]) for m in models))
 
 
