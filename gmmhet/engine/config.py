@@ -114,10 +114,10 @@ class TrainConfig(Common):
     min_resolution: float = param(0.0, "Ignore details coarser than this; 0 uses all. It must be coarser than the target resolution.", low=0.0, high=10000.0,
                                   unit="Å", expert=True)
     rescale_map: bool = param(False, "Use the neutral model although its pixel size is not the particles'.", expert=True)
-    epochs: int = param(20, "Most passes through the particles; training stops earlier when held-out agreement no longer improves. More of them, or more "
-                        "patience, with --resume take a run further.",
-                        low=1, high=10000)
-    patience: int = param(3, "Epochs without a better held-out agreement before training stops.", low=1, high=1000, expert=True)
+    epochs: int = param(0, "Most passes through the particles; 0 chooses it from their number, more for small sets. Training stops earlier when held-out "
+                        "agreement no longer improves. More of them, or more patience, with --resume take a run further.", low=0, high=10000)
+    patience: int = param(0, "Epochs without a better held-out agreement before training stops; 0 takes a third of --epochs, for the agreement rises most "
+                          "when the learning rate falls, at the end.", low=0, high=10000, expert=True)
     batch_size: int = param(64, "Particles per optimizer step.", low=1, high=4096)
     learning_rate: float = param(1e-3, "ADAM learning rate at the start.", low=1e-7, high=1.0, expert=True)
     held_out: float = param(0.1, "Fraction of the particles the networks never see; they measure agreement honestly.",
@@ -187,6 +187,16 @@ class ScoreConfig(Common):
 #: what a preset of the train stage sets, unless the parameter was changed from its default; networks are in training.heterogeneity
 PRESETS = {"default": {}, "paper": dict(objective="frc", learning_rate=1e-4, batch_size=8, smoothness=0.0, latent_noise=0.01,
                                         amplitude_cost=0.0, latent_steps=0)}
+
+
+#: a training whose length is not given aims at so many optimizer steps, within these numbers of epochs
+STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 8000, 10, 100
+
+
+def with_length(config, items):
+    """The parameters of the train stage with epochs and patience in numbers, for a set of so many items (particles times symmetry copies)."""
+    epochs = config.epochs or min(max(round(STEPS * config.batch_size / items), FEWEST_EPOCHS), MOST_EPOCHS)
+    return dataclasses.replace(config, epochs=epochs, patience=config.patience or max(3, epochs // 3))
 
 
 def with_preset(config):

@@ -52,8 +52,10 @@ class GmmHetProtTrain(GmmHetProtBase):
 
     def _pauses(self):
         """Epochs after which training pauses: after each one for large sets, never for small ones."""
-        epochs = max(1, round(PARTICLES_PER_STEP / self.inputParticles.get().getSize()))
-        return list(range(epochs, self.epochs.get(), epochs))
+        size = self.inputParticles.get().getSize()
+        epochs = max(1, round(PARTICLES_PER_STEP / size))
+        length = config.with_length(config.TrainConfig(epochs=self.epochs.get(), batch_size=self.batchSize.get()), size)
+        return list(range(epochs, length.epochs, epochs))
 
     # ------------------------------------------------------------------ STEPS
     def convertInputStep(self, settings):

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from gmmhet.engine import rundir
-from gmmhet.engine.config import COLUMNS, ConfigError, required, to_json, with_preset
+from gmmhet.engine.config import COLUMNS, ConfigError, required, to_json, with_length, with_preset
 from gmmhet.engine.gmm.mixture import Mixture
 from gmmhet.engine.gmm.regions import asymmetric_unit, region_mask, symmetry_correlation
 from gmmhet.engine.io.particles import read_particles
@@ -174,6 +174,7 @@ def train_set(config, run, devices, particles):
     run.create()
     os.makedirs(run(rundir.WORK), exist_ok=True)
     items = Items(particles, config.symmetry)
+    config = with_length(config, len(items))
     held_out = hold_out(items, config.held_out, config.seed)
     likelihood = calibrate(particles, neutral, config.resolution or fitted_resolution, config.mask_diameter, config.seed, config.min_resolution)
     settings = dict(NETWORKS[config.preset], columns=list(columns), smoothness=config.smoothness, latent_dim=config.latent_dim,
