@@ -138,8 +138,8 @@ def test_a_folder_that_holds_another_run_is_refused_and_left_alone(small, capsys
 
 
 def test_resuming_with_other_parameters_is_refused_with_both_values(small_run, small, capsys):
-    assert gmmhet("train", "--out", small_run, *training(small, **{**QUICK, 'epochs': 7}), "--resume") == 2
-    assert "was started with other parameters: epochs (2 in the run, 7 now); give the same, or another --out" in capsys.readouterr().err
+    assert gmmhet("train", "--out", small_run, *training(small, **{**QUICK, 'latent_dim': 7}), "--resume") == 2
+    assert "was started with other parameters: latent_dim (2 in the run, 7 now); give the same, or another --out" in capsys.readouterr().err
 
 
 def test_resuming_a_finished_run_does_nothing_and_says_so(small_run, small, capsys):
