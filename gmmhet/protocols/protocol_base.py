@@ -29,6 +29,7 @@ class GmmHetProtBase(EMProtocol):
     _config = None
     _fromInputs = ()
     _notShown = ()
+    _sections: ClassVar = {}    # tabs between Input and Advanced: title -> names of parameters
     _canUseGpu = True
     _figures: ClassVar = {}     # lines of the summary: key in summary.json -> text with a place for the value
 
@@ -42,9 +43,15 @@ class GmmHetProtBase(EMProtocol):
                            help="Ids of the GPUs to use, separated by commas.")
         self._addInputs(form)
         shown = self._shownParameters()
+        elsewhere = [name for names in self._sections.values() for name in names]
         for field in shown:
-            if not field.metadata["expert"] and field.name != "seed":
+            if not field.metadata["expert"] and field.name != "seed" and field.name not in elsewhere:
                 addField(form, self._config, field)
+        for title, names in self._sections.items():
+            form.addSection(title)
+            for field in shown:
+                if field.name in names:
+                    addField(form, self._config, field)
         form.addSection("Advanced")
         for field in shown:
             if field.metadata["expert"] or field.name == "seed":

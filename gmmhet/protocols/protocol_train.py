@@ -27,6 +27,7 @@ class GmmHetProtTrain(GmmHetProtBase):
     _config = config.TrainConfig
     _fromInputs = ("particles", "gmm", "continue_from")
     _notShown = ("pause_after_epoch",)      # set by the steps
+    _sections: ClassVar = {"Controls": ("null", "half_sets")}
     _figures: ClassVar = {"verdict": "%s", "held_out_evidence": "Evidence on held-out particles: *%.3g* nats a particle",
                           "motion_rms_angst": "Decoded motion: *%.2f Å* rms", "epochs": "Epochs: *%d*", "best_epoch": "Best epoch: *%d*"}
     _possibleOutputs: ClassVar = {"outputParticles": SetOfParticlesFlex}

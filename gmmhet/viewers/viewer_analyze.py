@@ -53,13 +53,7 @@ class GmmHetViewerAnalyze(GmmHetViewerBase):
         return rundir.read_json(needed(self.protocol.getRunFile(rundir.CONFIG))).get("model", "")
 
     def _showPage(self):
-        from matplotlib.image import imread
-        page = imread(needed(self.protocol.getRunFile(rundir.LANDSCAPE)))
-        plotter, figure = self._plot("landscape", 12.5, 12.5 * page.shape[0] / page.shape[1])
-        axes = figure.subplots()
-        axes.imshow(page)
-        axes.set_axis_off()
-        return [plotter]
+        return self._pageView("landscape", self.protocol.getRunFile(rundir.LANDSCAPE))
 
     def _showLatents(self):
         embedding = looks.read_arrays(self.protocol.getRunFile(rundir.EMBEDDING))

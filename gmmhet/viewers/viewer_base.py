@@ -41,6 +41,16 @@ class GmmHetViewerBase(ProtocolViewer):
         plotter.getFigure().set_layout_engine("constrained")
         return plotter, plotter.getFigure()
 
+    def _pageView(self, title, path):
+        """A page that the engine has drawn, in a window of its own."""
+        from matplotlib.image import imread
+        page = imread(needed(path))
+        plotter, figure = self._plot(title, 12.5, 12.5 * page.shape[0] / page.shape[1])
+        axes = figure.subplots()
+        axes.imshow(page)
+        axes.set_axis_off()
+        return [plotter]
+
     def _mapViews(self, maps, cif=""):
         """Maps in ChimeraX where it is installed, else in Xmipp's viewer where that is, else as slices.
 

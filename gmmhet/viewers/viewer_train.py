@@ -16,6 +16,9 @@ class GmmHetViewerTrain(GmmHetViewerBase):
 
     def _defineParams(self, form):
         form.addSection("Training")
+        form.addParam("showEvidence", params.LabelParam, label="Evidence page",
+                      help="Whether the heterogeneity is real, on one page: the verdict, the evidence on held-out particles, what the latent points know of "
+                           "viewing direction and defocus, and the controls that were run (null, half sets).")
         form.addParam("showHistory", params.LabelParam, label="Training curves",
                       help="Gain over the neutral model by epoch. Held-out particles were never learned from: where their curve turns down while "
                            "the other rises, the networks learn noise. A held-out curve that never leaves zero means no heterogeneity was found.")
@@ -24,10 +27,13 @@ class GmmHetViewerTrain(GmmHetViewerBase):
         addScatter(form, looks.axis_names(self.protocol.latentDim.get()), looks.colour_names(has_clusters=False))
 
     def _pictures(self):
-        return {"showHistory": self._showHistory, "showGains": self._showGains, "showLatents": self._showLatents}
+        return {"showEvidence": self._showEvidence, "showHistory": self._showHistory, "showGains": self._showGains, "showLatents": self._showLatents}
 
     def _unit(self):
         return "FRC" if self.protocol.getEnumText("objective") == "frc" else "nats"
+
+    def _showEvidence(self):
+        return self._pageView("evidence", self.protocol.getRunFile(rundir.EVIDENCE))
 
     def _showHistory(self):
         history = read_history(self.protocol.getRunFile(rundir.HISTORY))

@@ -131,6 +131,12 @@ def fit_run(project):
     return finish(project, protocol)
 
 
+def write_page(path):
+    """A picture such as the engine's pages."""
+    import matplotlib.image
+    matplotlib.image.imsave(path, np.random.default_rng(0).random((60, 100)))
+
+
 def train_run(project, fit):
     protocol = new(project, GmmHetProtTrain, "train heterogeneity", latentDim=2)
     protocol.inputGaussians.set(fit)
@@ -144,6 +150,7 @@ def train_run(project, fit):
     gain = IDS / 100.0
     np.savez(run(rundir.LATENTS), id=IDS, copy=np.zeros(NUMBER, int), z=latent_points(), z_std=np.full((NUMBER, 2), 0.3),
              agreement=100 + gain, neutral_agreement=np.full(NUMBER, 100.0), held_out=np.arange(NUMBER) % 10 == 0)
+    write_page(run(rundir.EVIDENCE))
     output = protocol._flexParticles(source)
     markFlex(output, protocol.getRunFolder())
     latents = convert.readLatents(run(rundir.LATENTS))
@@ -178,8 +185,7 @@ def analyze_run(project, train):
     np.savez(run(rundir.EMBEDDING), id=IDS, copy=np.zeros(NUMBER, int), xy=np.float32(z), label=np.where(STATE, 2, 1),
              explained=np.array([0.9, 0.1]), centers=np.array([[-2.0, 0.0], [2.0, 0.0]]))
     np.savez(run(rundir.DIRECTIONS), names=np.array(["pc1", "pc2"]))
-    import matplotlib.image
-    matplotlib.image.imsave(run(rundir.LANDSCAPE), np.random.default_rng(0).random((60, 100)))
+    write_page(run(rundir.LANDSCAPE))
     for label, first in ((1, -2.0), (2, 2.0)):
         write_map(run(rundir.cluster_map(label)), density(first))
     makePath(run(rundir.trajectory("pc1")))

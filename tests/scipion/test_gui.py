@@ -84,6 +84,7 @@ def test_a_form_and_the_viewer_open_in_windows_of_their_own(report, label):
 @pytest.mark.parametrize("name, title", [
     ("fit Gaussians, showFsc", "fit Gaussians: FSC"),
     ("fit Gaussians, showGaussians", "fit Gaussians: Gaussians"),
+    ("train heterogeneity, showEvidence", "train heterogeneity: evidence"),
     ("train heterogeneity, showHistory", "train heterogeneity: training curves"),
     ("train heterogeneity, showGains", "train heterogeneity: gain of each particle"),
     ("train heterogeneity, showLatents", "train heterogeneity: latent points"),

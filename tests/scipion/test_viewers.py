@@ -73,6 +73,7 @@ def test_every_button_of_every_viewer_draws_something(project, runs):
     (GmmHetProtFit, "showMap", "There is no .*gmm.mrc yet: it is written when the run has finished"),
     (GmmHetProtTrain, "showHistory", "no training curves yet: .*history.csv is written after the first epoch"),
     (GmmHetProtRefine, "showChanges", "There is no .*poses.npz yet"),
+    (GmmHetProtTrain, "showEvidence", "There is no .*evidence.png yet"),
     (GmmHetProtAnalyze, "showPage", "There is no .*landscape.png yet"),
     (GmmHetProtAnalyze, "showArrows", "There are no trajectories yet")])
 def test_a_run_that_has_not_finished_gives_a_message_instead_of_a_picture(project, cls, button, message):
