@@ -33,8 +33,8 @@ def refine_latents(model, items, features, prior, steps, devices, batch_size=64)
 
     Returns
     -------
-    dict: z [n, D], z_std [n, D], agreement [n] (log-likelihood at z, nats), neutral_agreement [n], static_agreement [n]
-    (at the prior's mean), evidence [n] (log marginal likelihood by Laplace's approximation); all in nats.
+    dict: z [n, D], its posterior's z_covariance [n, D, D] and z_std [n, D] (Laplace's approximation), agreement [n] (log-likelihood at z),
+    neutral_agreement [n], static_agreement [n] (at the prior's mean), evidence [n] (log marginal likelihood, also Laplace's); all in nats.
     """
     mean, precision = (tf.constant(p) for p in prior)
     grid, likelihood = model.likelihood.grid, model.likelihood
@@ -63,9 +63,10 @@ def refine_latents(model, items, features, prior, steps, devices, batch_size=64)
         neutral = likelihood.value(data, transfer * project(place(centers, rotation, shift), amplitudes, widths, grid))
         prior_cost = 0.5 * tf.einsum("bq,qp,bp->b", z - mean, precision, z - mean)
         evidence = value - prior_cost + 0.5 * (log_det_precision - tf.linalg.logdet(posterior))
-        return z, tf.sqrt(tf.linalg.diag_part(tf.linalg.inv(posterior))), value, neutral, static, evidence
+        covariance = tf.linalg.inv(posterior)
+        return z, covariance, tf.sqrt(tf.linalg.diag_part(covariance)), value, neutral, static, evidence
 
-    names = ("z", "z_std", "agreement", "neutral_agreement", "static_agreement", "evidence")
+    names = ("z", "z_covariance", "z_std", "agreement", "neutral_agreement", "static_agreement", "evidence")
     parts: dict[str, list] = {name: [] for name in names}
     shared = devices.compiled(solve)
     batches = prefetched(items, np.arange(len(items)), batch_size, features, devices.own)

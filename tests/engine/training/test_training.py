@@ -77,6 +77,8 @@ def test_a_homogeneous_set_stays_still_and_its_verdict_says_so(tmp_path_factory,
 
 def test_latent_points_say_how_sure_they_are(hinge_run):
     found = latents(hinge_run)
+    assert found["z_covariance"].shape == (1000, 4, 4) and np.all(np.linalg.eigvalsh(found["z_covariance"]) > 0)
+    np.testing.assert_allclose(np.sqrt(np.einsum("ndd->nd", found["z_covariance"])), found["z_std"], rtol=1e-5)
     assert found["z"].shape == found["z_std"].shape == (1000, 4) and np.all(found["z_std"] > 0) and np.all(found["z_std"] < 1.5)
     assert found["agreement"].mean() > found["neutral_agreement"].mean()
     assert abs(spearmanr(found["z"][:, 0], np.arange(1000))[0]) < 0.1
