@@ -21,7 +21,7 @@ SCIPION_SIDE = ["scipion-pyworkflow>=3.11.2", "scipion-em>=3.11", "numpy", "mrcf
 
 # What the engine needs, where this Python can have it. Scipion often lives on Python 3.8, for which TensorFlow has long stopped: there the
 # engine runs in an environment of its own (GMMHET_ENV_ACTIVATION).
-ENGINE = ["tensorflow>=2.18", "scipy", "scikit-learn", "umap-learn>=0.5.6", "starfile", "gemmi>=0.6", "pandas", "h5py", "tqdm", "numba",
+ENGINE = ["tensorflow>=2.18", "scipy", "scikit-learn", "umap-learn>=0.5.6", "gemmi>=0.6", "pandas", "h5py", "tqdm", "numba",
           "matplotlib"]
 ENGINE_PYTHON = "python_version >= '3.10'"
 
@@ -47,7 +47,7 @@ setup(
     install_requires=SCIPION_SIDE + ["%s; %s" % (package, ENGINE_PYTHON) for package in ENGINE],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.18; " + ENGINE_PYTHON],
-        "dev": ["scipion-app", "scipion-em-relion", "pytest", "pytest-timeout", "hypothesis",
+        "dev": ["scipion-app", "scipion-em-relion", "pytest", "pytest-timeout", "hypothesis", "starfile; " + ENGINE_PYTHON,
                 "ruff; " + ENGINE_PYTHON, "mypy; " + ENGINE_PYTHON],
     },
     entry_points={

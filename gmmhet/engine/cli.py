@@ -71,8 +71,12 @@ def joined(arguments):
 def main(arguments=None):
     """Run one stage; returns the exit status: 0, 1 when the stage failed, 2 when the input cannot be used, 130 when interrupted."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments:
+        parser().print_help(sys.stderr)
+        return 2
     try:
-        config = read_config(parser().parse_args(joined(sys.argv[1:] if arguments is None else arguments)))
+        config = read_config(parser().parse_args(joined(arguments)))
         from gmmhet.engine.stages import run_stage
         run_stage(config)
     except KeyboardInterrupt:

@@ -311,3 +311,9 @@ def test_a_stage_leaves_its_files_its_parameters_its_summary_and_its_log(small, 
 def test_the_particles_of_a_run_stay_as_they_were(small, small_run):
     before = read_particles(str(small / "set" / rundir.STAR))
     assert len(before) == 120 and before.box == 32 and before.pixel_size == 6.0
+
+
+def test_without_arguments_the_stages_are_listed(capsys):
+    assert gmmhet() == 2
+    told = capsys.readouterr().err
+    assert all(name in told for name in ("simulate", "fit", "train", "refine", "analyze", "decode", "reconstruct", "score"))
