@@ -3,14 +3,20 @@ import numpy as np
 import tensorflow as tf
 from scipy import fft
 from scipy.spatial import cKDTree
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score
 
 from gmmhet.engine.gmm.mixture import Mixture, render
 from gmmhet.engine.imaging.ctf import ctf_values
 from gmmhet.engine.imaging.fourier import FourierGrid, transform
+from gmmhet.engine.imaging.pose import symmetry_matrices
 from gmmhet.engine.imaging.projection import place, project
+from gmmhet.engine.io.particles import read_particles
 from gmmhet.engine.log import progress
 from gmmhet.engine.losses.fsc import masked_fsc_curve
-from gmmhet.engine.simulate.physics import rigid_rotations
+from gmmhet.engine.reconstruction.backprojection import backproject
+from gmmhet.engine.simulate.physics import plain_r2, rigid_rotations
+from gmmhet.engine.simulate.score import information, rank_correlation
 
 #: angles at which a mover is laid out to see where it can be
 SWEEP = 9
@@ -18,6 +24,10 @@ SWEEP = 9
 REGION_ANGST, EDGE_PX = 8.0, 3.0
 #: finest voxel at which true maps are drawn
 FINE_ANGST = 2.0
+#: state whose map is compared, for sets without a moving domain, and where a domain stands in it, as a share of its largest angle
+SHOWN_STATE, SHOWN_SHARE = 3, 0.6
+#: share of the particles that show a state
+NEAR_SHARE = 0.1
 
 
 def posterior(system, particles, points=25, batch_size=32):
@@ -105,8 +115,8 @@ def decoded_motion(model, z, system, movers, truth, batch_size=256):
         centers, amplitudes, _ = model.decode(z[i:i + batch_size])
         turn = rigid_rotations(neutral.centers[rest], centers[:, rest], amplitudes[:, rest]).as_matrix()
         share = amplitudes[:, rest] / amplitudes[:, rest].sum(1, keepdims=True)
-        origin = np.stack([np.einsum("np,npi->ni", share, points) for points in (centers[:, rest], np.broadcast_to(neutral.centers[rest], share.shape + (3,)))])
-        seen = np.einsum("nji,npj->npi", turn, centers - origin[0][:, None]) + origin[1][:, None]
+        middle = np.einsum("np,npi->ni", share, centers[:, rest])[:, None]
+        seen = np.einsum("nji,npj->npi", turn, centers - middle) + (share @ neutral.centers[rest])[:, None]
         found = []
         for k, j in enumerate(movers):
             own = neutral.centers[mine[k]]
@@ -150,7 +160,8 @@ def true_map(system, coordinate, box, pixel_size):
     model = system.at(coordinate)
     fine = render(Mixture(model.centers, model.amplitudes, model.widths), box * times, pixel_size / times)
     kept = np.r_[0:box - box // 2, -(box // 2):0]
-    return fft.fftshift(fft.ifftn(fft.fftn(fft.ifftshift(fine))[np.ix_(kept, kept, kept)]).real).astype(np.float32)
+    whole = fft.fftn(fft.ifftshift(fine), workers=-1)[np.ix_(kept, kept, kept)] / times**2     # render counts mass per pixel area
+    return fft.fftshift(fft.ifftn(whole).real).astype(np.float32)
 
 
 def region_mask(system, box, pixel_size):
@@ -166,3 +177,111 @@ def region_mask(system, box, pixel_size):
 def mean_fsc(volume, truth, mask):
     """Mean FSC inside the mask over the shells up to three pixels."""
     return float(masked_fsc_curve(volume, truth, mask)[1:len(truth) // 3 + 1].mean())
+
+
+def rms(values):
+    """Root mean square."""
+    return float(np.sqrt(np.mean(np.square(values))))
+
+
+# What follows takes a case (its system, true coordinates and the oracle's estimates; ids are row numbers from 1) and a run (its model and latents).
+
+def items(case, run):
+    """Latent points of a run with their truth: rows of the set [n], copy [n], z [n, D]; ids are row numbers from 1."""
+    return run["latents"]["id"] - 1, run["latents"]["copy"], run["latents"]["z"]
+
+
+def free_unit(model, system):
+    """The mover (from 0) that the free Gaussians stand for most."""
+    owner = owners(model.neutral.centers, system)
+    return int(np.argmax([model.neutral.amplitudes[(owner == j + 1) & model.free].sum() for j in range(len(system.movers))]))
+
+
+def aligned(case, run):
+    """Movers to look at, and per item the set's row, z, true and the oracle's angles [n, len(movers)].
+
+    Under symmetry these are the angles of the unit that a copy's orientation brings to the place of the free one.
+    """
+    row, copy, z = items(case, run)
+    true, oracle = case.coordinates[:, 1:], case.oracle["angles"]
+    if case.system.symmetry == "c1":
+        return list(range(len(case.system.movers))), row, z, true[row], oracle[row]
+    unit = (free_unit(run["model"], case.system) + copy) % len(case.system.movers)
+    return [free_unit(run["model"], case.system)], row, z, true[row, unit][:, None], oracle[row, unit][:, None]
+
+
+def motion_scores(case, run):
+    """Scores of a set whose domains move; also the decoded angles [n, movers]."""
+    movers, row, z, true, oracle = aligned(case, run)
+    if case.system.name == "mixed":       # the subset may hold particles without the domain, which have no angle
+        there = np.array([bool(s.moves) for s in case.system.states])[case.coordinates[row, 0].astype(int)]
+        row, z, true, oracle = row[there], z[there], true[there], oracle[there]
+    angles, error, still = decoded_motion(run["model"], z, case.system, movers, true)
+    columns = range(len(movers))
+    found = dict(
+        info=[np.mean([information(v, true[:, k]) for k in columns]) for v in (z, oracle)],
+        angle_r2=[np.mean([plain_r2(true[:, k], v[:, k]) for k in columns]) for v in (angles, oracle)],
+        angle_rms_deg=[rms(v - true) for v in (angles, oracle)],
+        end_bias_deg=[np.mean([end_bias(v[:, k], true[:, k], by[:, k]) for k in columns]) for v, by in (
+            (angles, angles), (angles, true), (oracle, true))],
+        coordinate_error_angst=[rms(error), rms(oracle_error(case.system, movers, true, oracle)), rms(still)])
+    if len(movers) == 1:
+        found["rank"] = [rank_correlation(v, true[:, 0]) for v in (z, oracle)]
+    if case.system.symmetry != "c1":
+        count = len(case.system.movers)
+        place = (movers[0] + items(case, run)[1]) % count
+        table = np.zeros((len(case.coordinates), count))
+        table[row, place] = np.abs(angles[:, 0] - angles[:, 0].mean())
+        state = case.coordinates[:, 0]
+        found["unit"] = [np.mean(np.argmax(table, 1) == state), np.mean(case.oracle["state"] == state)]
+    return found, angles
+
+
+def state_scores(case, run):
+    """Adjusted Rand index of k-means with as many clusters as states; also the clusters."""
+    row, _, z = items(case, run)
+    label = KMeans(len(case.system.states), n_init=10, random_state=0).fit_predict(z)
+    state = case.coordinates[row, 0].astype(int)
+    return dict(ari=[adjusted_rand_score(state, v) for v in (label, case.oracle["state"][row])]), label
+
+
+def region_fsc(case, star, run, shown):
+    """FSC inside the moving region with the true map of one state: consensus, particles near it in z, particles truly nearest.
+
+    Parameters
+    ----------
+    shown : decoded angles [n, movers] or cluster labels [n] of the run's items.
+    """
+    system, particles = case.system, read_particles(star)
+    row, copy, z = items(case, run)
+    count = max(int(NEAR_SHARE * len(particles)), 50)
+    if system.movers:
+        movers, row, z, true, _ = aligned(case, run)
+        there = ~np.isin(case.coordinates[row, 0], [s for s, state in enumerate(system.states) if not state.moves])
+        row, copy, z, true = row[there], copy[there], z[there], true[there]
+        wanted = np.array([SHOWN_SHARE * system.movers[j].angle_deg for j in movers])
+        coordinate = np.zeros(1 + len(system.movers))
+        coordinate[1 + np.array(movers)] = wanted
+        middle = z[np.argsort(np.linalg.norm(shown - wanted, axis=1))[:max(count // 10, 5)]].mean(0)
+        truly = np.argsort(np.linalg.norm(true - wanted, axis=1))[:count]
+    else:
+        coordinate, state = np.array([SHOWN_STATE]), case.coordinates[row, 0].astype(int)
+        cluster = np.argmax([np.sum(state[shown == k] == SHOWN_STATE) / np.sqrt(max(np.sum(shown == k), 1)) for k in range(len(system.states))])
+        middle, truly = z[shown == cluster].mean(0), np.flatnonzero(state == SHOWN_STATE)[:count]
+    near = np.argsort(np.linalg.norm(z - middle, axis=1))[:count]
+    turn = symmetry_matrices(system.symmetry)
+    at = particles.with_poses(particles.rotation.astype(float), particles.shift_angst)
+
+    def of(chosen):
+        part = at.select(row[chosen])
+        return backproject(part.with_poses(part.rotation.astype(float) @ turn[copy[chosen]], part.shift_angst), np.arange(len(chosen)))
+    truth, mask = true_map(system, coordinate, particles.box, particles.pixel_size), region_mask(system, particles.box, particles.pixel_size)
+    consensus = backproject(particles, np.arange(len(particles)), system.symmetry)
+    return [mean_fsc(volume, truth, mask) for volume in (consensus, of(near), of(truly))]
+
+
+def spurious(null, runs, name):
+    """How much the null set varies: dict with the unit, its figure and the real set's."""
+    by_amplitude = name == "assembly"
+    figure = (lambda r: amplitude_spread(r["model"], r["latents"]["z"])) if by_amplitude else (lambda r: r["summary"]["motion_rms_angst"])
+    return dict(of="amplitude" if by_amplitude else "Å", null=figure(null[-1]), real=figure(runs[-1]))

@@ -105,7 +105,7 @@ class System:
             for angle in np.unique(coordinates[:, j]) if j else (0.0,):
                 row = np.zeros(1 + len(self.movers))
                 row[j] = angle if j else 0.0
-                parts.append(replace(self, states=(State(1.0, np.zeros(len(self.base), bool)),)).at(row).select(chosen))
+                parts.append(self.null().at(row).select(chosen))
                 uses.append(present & (coordinates[:, j] == angle) if j else present)
         return parts, np.stack(uses, 1)
 
@@ -160,7 +160,7 @@ def _whole(base):
 
 
 def _antibody(folder):
-    """The IgG by residue: Mixture, light and heavy chain's Fab members of both halves, and each half's hinge residues."""
+    """The IgG by residue: Mixture, chain and residue [N], and the members of both Fabs and of both hinges, each bool [N]."""
     base, chain, residue = by_residue(read_centred(folder, "1hzh.pdb.gz"))
     chain = np.char.rpartition(chain, ":")[:, 2]
     fabs = [(chain == light) | ((chain == heavy) & (residue <= HINGE)) for light, heavy in ("LH", "MK")]
@@ -205,8 +205,8 @@ def spike(folder):
     centers = np.concatenate([turn.apply(unit[kept]) for turn in turns])
     whole = Mixture(np.float32(centers), np.tile(base.amplitudes[kept], 3), np.tile(base.widths[kept], 3))
     pivot = unit[elbow].mean(0)
-    movers = tuple(Mover(np.arange(3).repeat(kept.sum()) * 10 + np.tile(variable[kept], 3) == 10 * j + 1, turn.apply(pivot), turn.apply([0.0, 1.0, 0.0]), UNIT_DEG)
-                   for j, turn in enumerate(turns))
+    number, moving = np.arange(3).repeat(kept.sum()), np.tile(variable[kept], 3)
+    movers = tuple(Mover((number == j) & moving, turn.apply(pivot), turn.apply([0.0, 1.0, 0.0]), UNIT_DEG) for j, turn in enumerate(turns))
     return System("c3", whole, movers, tuple(State(1 / 3, _whole(whole), (j,)) for j in range(3)), "c3")
 
 

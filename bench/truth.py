@@ -8,14 +8,16 @@ box of 384 Å, reconstructed with the poses that are given, fitted and trained. 
 
 Sets: igg, one Fab turns by ±25°; assembly, the 50S in five states; mixed, the same and the central protuberance tilts by 8° from end to end in the particles
 that have it (two stages: amplitudes, then positions there); domains, an IgG with both Fabs turning; c3, one unit of three moves; null, each of the others
-again with all its particles at rest.
+again with all its particles at rest. The oracle knows the true poses, whatever poses the run was given.
 
-Columns, in which a/b is ours, then the oracle's figure: info, R2 of the angle from z as a fraction of the oracle's; rank, same for the first axis' rank
-correlation; ARI, same for the adjusted Rand index of the states; unit, same for which unit moves; angle, R2 of the angle that decoded Gaussians show, no
-regression, as a fraction of the oracle's; rms, its error in degrees; end, bias in degrees at the two ends of the population, chosen by the decoded angle;
-coord, error of the moving Gaussians in Å, then the oracle's and that of a model at rest; FSC, mean inside the moving region, with the true map of one state,
-of the consensus, of the tenth of the particles nearest to that state in z, and of those truly nearest; null, spurious motion in Å (amplitude where only
-that varies) and as a share of the real set's; verdicts of the real set and of the null; seconds of fit and training; particles trained on a second.
+Columns, in which a/b is ours, then the oracle's figure: info, R2 of the angle from z as a fraction of the oracle's; rank, same for the
+first axis' rank correlation; ARI, same for the adjusted Rand index of the states; unit, same for which unit moves; angle, R2 of the angle
+that decoded Gaussians show, no regression, as a fraction of the oracle's; rms, its error in degrees; end, bias in degrees at the two ends
+of the population: ours where the tenths at the ends are chosen by the decoded angle, ours where by the true one, and the oracle's there;
+coord, error of the moving Gaussians in Å, then the oracle's and that of a model at rest; FSC, mean inside the moving region, with the
+true map of one state, of the consensus, of the tenth of the particles nearest to that state in z, and of those truly nearest; null,
+spurious motion in Å (amplitude where only that varies) and as a share of the real set's; verdicts of the real set and of the null;
+seconds of fit and training; particles trained on a second.
 """
 import argparse
 import dataclasses
@@ -27,44 +29,24 @@ import sys
 import time
 
 import numpy as np
-from measures import (
-    amplitude_spread,
-    decoded_motion,
-    end_bias,
-    estimates,
-    mean_fsc,
-    oracle_error,
-    owners,
-    posterior,
-    region_mask,
-    true_map,
-)
+from measures import estimates, motion_scores, owners, posterior, region_fsc, rms, spurious, state_scores
 from scipy.spatial.transform import Rotation
-from sklearn.cluster import KMeans
-from sklearn.metrics import adjusted_rand_score
 from systems import NAMES, make
 
 from gmmhet.engine import rundir
 from gmmhet.engine.config import FitConfig, ReconstructConfig, RefineConfig, TrainConfig
-from gmmhet.engine.imaging.pose import angular_distance_deg, symmetry_matrices
+from gmmhet.engine.imaging.pose import angular_distance_deg
 from gmmhet.engine.io.particles import read_particles, write_particles
 from gmmhet.engine.log import progress
-from gmmhet.engine.reconstruction.backprojection import backproject
 from gmmhet.engine.simulate.images import CHUNK, draw_poses, noisy_images
-from gmmhet.engine.simulate.physics import plain_r2
-from gmmhet.engine.simulate.score import information, rank_correlation
 from gmmhet.engine.stages import run_stage
 from gmmhet.engine.training.model import load_model
 
 EDGE_ANGST, SHIFT_ANGST = 384.0, 6.0
-#: state whose map is compared, for sets without a moving domain, and where a domain stands in it, as a share of its largest angle
-SHOWN_STATE, SHOWN_SHARE = 3, 0.6
-#: share of the particles that show a state
-NEAR_SHARE = 0.1
 #: parameters of training that a set needs; all others are defaults
 TRAINING = {"c3": dict(symmetry="c3"), "mixed": dict(vary="amplitude")}
-COLUMNS = (("set", 8), ("poses", 11), ("preset", 7), ("seed", 4), ("info", 11), ("rank", 11), ("ARI", 11), ("unit", 11), ("angle", 11), ("rms°", 9),
-           ("end°", 9), ("coord Å", 14), ("FSC", 14), ("null", 12), ("verdict", 9), ("s fit", 6), ("s train", 7), ("1/s", 5))
+COLUMNS = (("set", 8), ("poses", 11), ("preset", 7), ("seed", 4), ("info", 11), ("rank", 11), ("ARI", 11), ("unit", 11), ("angle", 11), ("rms°", 10),
+           ("end°", 14), ("coord Å", 14), ("FSC", 14), ("null", 12), ("verdict", 9), ("s fit", 6), ("s train", 7), ("1/s", 5))
 
 
 def real_ctf(folder, n, rng):
@@ -143,13 +125,15 @@ def refined_by_relion(particles, case, options):
     particles.write_star(start)
     symmetry = ["--sym", case.system.symmetry.upper()]
     commands = [["relion_reconstruct", "--i", start, "--o", reference, "--ctf", *symmetry],
-                ["relion_refine", "--o", os.path.join(folder, "run"), "--i", start, "--ref", reference, "--auto_refine", "--ini_high", "25", "--ctf",
-                 "--particle_diameter", "%g" % (0.9 * EDGE_ANGST), "--flatten_solvent", "--zero_mask", "--norm", "--scale", "--healpix_order", "4",
+                ["mpirun", "--oversubscribe", "-n", "3", "relion_refine_mpi", "--auto_refine", "--split_random_halves", "--o", os.path.join(folder, "run"),
+                 "--i", start, "--ref", reference, "--ini_high", "25", "--ctf", "--particle_diameter", "%g" % (0.9 * EDGE_ANGST), "--flatten_solvent",
+                 "--zero_mask", "--norm", "--scale", "--healpix_order", "4",
                  "--auto_local_healpix_order", "4", "--sigma_ang", "%g" % options.pose_error[0], "--offset_range", "5", "--offset_step", "2",
-                 "--pad", "1", "--pool", "30", "--dont_combine_weights_via_disc", "--preread_images", "--j", "2", *symmetry]]
+                 "--pad", "1", "--pool", "30", "--dont_combine_weights_via_disc", "--preread_images", *symmetry]]
+    environment = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
     with open(os.path.join(folder, "log.txt"), "wb") as log:
         for command in commands:
-            if subprocess.run(command, stdout=log, stderr=log).returncode:
+            if subprocess.run(command, check=False, stdout=log, stderr=log, env=environment).returncode:
                 sys.exit("%s failed: see %s" % (command[0], log.name))
     found = read_particles(os.path.join(folder, "run_data.star"))
     rows = found.rows_of(particles.ids)
@@ -203,108 +187,6 @@ def second_stage(case, star, gmm, first, folder, preset, seed, options):
     particles.select(np.sort(kept)).write_star(subset)
     np.savetxt(region, 1 + np.flatnonzero(mine), "%d")
     return train(case, subset, gmm, os.path.join(folder, "train_%s_2" % preset), preset, seed, options, vary="position", region=region)
-
-
-def items(case, run):
-    """Latent points of a run with their truth: rows of the set [n], copy [n], z [n, D]; ids are row numbers from 1."""
-    return run["latents"]["id"] - 1, run["latents"]["copy"], run["latents"]["z"]
-
-
-def free_unit(model, system):
-    """The mover (from 0) that the free Gaussians stand for most."""
-    owner = owners(model.neutral.centers, system)
-    return int(np.argmax([model.neutral.amplitudes[(owner == j + 1) & model.free].sum() for j in range(len(system.movers))]))
-
-
-def aligned(case, run):
-    """Movers to look at, and per item the set's row, z, true and the oracle's angles [n, len(movers)]: under symmetry, those of the unit that takes the free one's place."""
-    row, copy, z = items(case, run)
-    true, oracle = case.coordinates[:, 1:], case.oracle["angles"]
-    if case.system.symmetry == "c1":
-        return list(range(len(case.system.movers))), row, z, true[row], oracle[row]
-    unit = (free_unit(run["model"], case.system) + copy) % len(case.system.movers)
-    return [free_unit(run["model"], case.system)], row, z, true[row, unit][:, None], oracle[row, unit][:, None]
-
-
-def motion_scores(case, run):
-    """Scores of a set whose domains move; also the decoded angles [n, movers]."""
-    movers, row, z, true, oracle = aligned(case, run)
-    if case.system.name == "mixed":       # the subset may hold particles without the domain, which have no angle
-        there = np.array([bool(s.moves) for s in case.system.states])[case.coordinates[row, 0].astype(int)]
-        row, z, true, oracle = row[there], z[there], true[there], oracle[there]
-    angles, error, still = decoded_motion(run["model"], z, case.system, movers, true)
-    columns = range(len(movers))
-    found = dict(
-        info=[np.mean([information(v, true[:, k]) for k in columns]) for v in (z, oracle)],
-        angle_r2=[np.mean([plain_r2(true[:, k], v[:, k]) for k in columns]) for v in (angles, oracle)],
-        angle_rms_deg=[rms(v - true) for v in (angles, oracle)],
-        end_bias_deg=[np.mean([end_bias(v[:, k], true[:, k], v[:, k]) for k in columns]) for v in (angles, oracle)],
-        end_bias_by_truth_deg=[np.mean([end_bias(v[:, k], true[:, k], true[:, k]) for k in columns]) for v in (angles, oracle)],
-        coordinate_error_angst=[rms(error), rms(oracle_error(case.system, movers, true, oracle)), rms(still)])
-    if len(movers) == 1:
-        found["rank"] = [rank_correlation(v, true[:, 0]) for v in (z, oracle)]
-    if case.system.symmetry != "c1":
-        count = len(case.system.movers)
-        place = (movers[0] + items(case, run)[1]) % count
-        table = np.zeros((len(case.coordinates), count))
-        table[row, place] = np.abs(angles[:, 0] - angles[:, 0].mean())
-        state = case.coordinates[:, 0]
-        found["unit"] = [np.mean(np.argmax(table, 1) == state), np.mean(case.oracle["state"] == state)]
-    return found, angles
-
-
-def state_scores(case, run):
-    """Adjusted Rand index of k-means with as many clusters as states; also the clusters."""
-    row, _, z = items(case, run)
-    label = KMeans(len(case.system.states), n_init=10, random_state=0).fit_predict(z)
-    state = case.coordinates[row, 0].astype(int)
-    return dict(ari=[adjusted_rand_score(state, v) for v in (label, case.oracle["state"][row])]), label
-
-
-def rms(values):
-    return float(np.sqrt(np.mean(np.square(values))))
-
-
-def region_fsc(case, star, run, shown):
-    """FSC inside the moving region with the true map of one state: consensus, particles near it in z, particles truly nearest.
-
-    Parameters
-    ----------
-    shown : decoded angles [n, movers] or cluster labels [n] of the run's items.
-    """
-    system, particles = case.system, read_particles(star)
-    row, copy, z = items(case, run)
-    count = max(int(NEAR_SHARE * len(particles)), 50)
-    if system.movers:
-        movers, row, z, true, _ = aligned(case, run)
-        there = ~np.isin(case.coordinates[row, 0], [s for s, state in enumerate(system.states) if not state.moves])
-        row, copy, z, true = row[there], copy[there], z[there], true[there]
-        wanted = np.array([SHOWN_SHARE * system.movers[j].angle_deg for j in movers])
-        coordinate = np.zeros(1 + len(system.movers))
-        coordinate[1 + np.array(movers)] = wanted
-        middle = z[np.argsort(np.linalg.norm(shown - wanted, axis=1))[:max(count // 10, 5)]].mean(0)
-        truly = np.argsort(np.linalg.norm(true - wanted, axis=1))[:count]
-    else:
-        coordinate, state = np.array([SHOWN_STATE]), case.coordinates[row, 0].astype(int)
-        cluster = np.argmax([np.sum(state[shown == k] == SHOWN_STATE) / np.sqrt(max(np.sum(shown == k), 1)) for k in range(len(system.states))])
-        middle, truly = z[shown == cluster].mean(0), np.flatnonzero(state == SHOWN_STATE)[:count]
-    near = np.argsort(np.linalg.norm(z - middle, axis=1))[:count]
-    turn = symmetry_matrices(system.symmetry)
-    at = particles.with_poses(particles.rotation.astype(float), particles.shift_angst)
-
-    def of(chosen):
-        part = at.select(row[chosen])
-        return backproject(part.with_poses(part.rotation.astype(float) @ turn[copy[chosen]], part.shift_angst), np.arange(len(chosen)))
-    truth, mask = true_map(system, coordinate, particles.box, particles.pixel_size), region_mask(system, particles.box, particles.pixel_size)
-    consensus = backproject(particles, np.arange(len(particles)), system.symmetry)
-    return [mean_fsc(volume, truth, mask) for volume in (consensus, of(near), of(truly))]
-
-
-def spurious(null, runs, name):
-    """How much the null set varies: dict with the unit, its figure and the real set's."""
-    by_amplitude = name == "assembly"
-    figure = (lambda r: amplitude_spread(r["model"], r["latents"]["z"])) if by_amplitude else (lambda r: r["summary"]["motion_rms_angst"])
-    return dict(of="amplitude" if by_amplitude else "Å", null=figure(null[-1]), real=figure(runs[-1]))
 
 
 def measured(case, star, poses, gmm, fit_seconds, preset, seed, options, null):

@@ -1,12 +1,22 @@
+import gzip
 import importlib.util
 import os
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy.spatial.transform import Rotation
 
+from gmmhet.engine.gmm.mixture import render
+from gmmhet.engine.gmm.regions import sample_map
 from gmmhet.engine.imaging.fourier import FourierGrid
+from gmmhet.engine.imaging.pose import symmetry_matrices
 from gmmhet.engine.imaging.projection import project
+from gmmhet.engine.io.particles import read_particles, write_particles
+from gmmhet.engine.simulate import oracle
+from gmmhet.engine.simulate.images import draw_ctf, draw_poses, noisy_images
 
 BENCH = os.path.join(os.path.dirname(__file__), os.pardir, "bench")
 
@@ -31,3 +41,203 @@ def test_the_dense_formula_that_speed_is_compared_with_is_the_same_projection():
 def test_every_row_of_the_speed_table_is_measured(what, method):
     row = load("speed").measure(dict(gaussians=30, box=24, batch=3, seconds=0.0, dense_memory=1.0, what=what, method=method))
     assert row["cpu"] > 0 and row["wall"] > 0 and row["batch"] == 3
+
+
+SMALL_ANTIBODY = {"L": (1, 120), "H": (1, 260), "M": (1, 120), "K": (1, 260)}
+
+
+def write_pdb(path, chains, seed):
+    """A made-up model: an alpha carbon and a carbonyl carbon a residue, chains {name: (first, last residue)} as straggling rods, by position of the name."""
+    rng, lines = np.random.default_rng(seed), []
+    for i, (name, (first, last)) in enumerate(chains.items()):
+        middle, direction = 40 * rng.normal(size=3), rng.normal(size=3)
+        for residue in range(first, last + 1):
+            place = middle + 0.4 * (residue - (first + last) / 2) * direction / np.linalg.norm(direction) + rng.normal(size=3)
+            for atom, off in (("CA", 0.0), ("C ", 1.5)):
+                lines.append("ATOM  %5d  %s  ALA %s%4d    %8.3f%8.3f%8.3f  1.00 50.00           C" % (
+                    len(lines) % 99999 + 1, atom, name, residue, *(place + off)))
+    with gzip.open(path, "wt") as file:
+        file.write("\n".join(lines) + "\nEND\n")
+
+
+@pytest.fixture(scope="module")
+def bench():
+    """The modules of the truth benchmark, and a folder with tiny made-up models under the names that it looks for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCH)
+        yield {name: load(name) for name in ("systems", "measures")}
+
+
+@pytest.fixture(scope="module")
+def systems(bench, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    write_pdb(folder / "1hzh.pdb.gz", SMALL_ANTIBODY, 1)
+    for number, name in enumerate(("RNA1", "RNA_5S", "prots1")):
+        write_pdb(folder / (name + ".pdb.gz"), {letter: (1, 12) for letter in ("AB" if name == "RNA_5S" else "ABCDEFGHIJKLMNOPQRST")}, number)
+    return {name: bench["systems"].make(name, str(folder)) for name in bench["systems"].NAMES}
+
+
+def test_a_residue_becomes_one_gaussian_with_its_mass_centre_and_second_moment(bench, systems):
+    base = systems["igg"].base
+    assert len(base) == 2 * 120 + 2 * 260
+    np.testing.assert_allclose(base.amplitudes, 2 * 12.011 / 100, rtol=1e-3)
+    np.testing.assert_allclose(base.widths, np.sqrt(3 * 0.75**2 / 3 + bench["systems"].ATOM_WIDTH_ANGST**2), rtol=1e-3)
+    np.testing.assert_allclose(np.average(base.centers, axis=0, weights=base.amplitudes), 0, atol=1e-3)
+
+
+@pytest.mark.parametrize("name, mover", [("igg", 0), ("domains", 0), ("domains", 1), ("mixed", 0), ("c3", 2)])
+def test_a_domain_turns_as_a_rigid_body_by_its_angle_about_its_axis_and_nothing_else_moves(systems, name, mover):
+    system = systems[name]
+    coordinate = np.zeros(1 + len(system.movers))
+    coordinate[1 + mover] = 17.0
+    before, after, turning = system.base.centers, system.at(coordinate).centers, system.movers[mover]
+    np.testing.assert_array_equal(after[~turning.members], before[~turning.members])
+    turn, _ = Rotation.align_vectors(after[turning.members] - turning.pivot, before[turning.members] - turning.pivot)
+    np.testing.assert_allclose(np.degrees(turn.as_rotvec()), 17.0 * turning.axis, atol=0.05)
+    np.testing.assert_allclose(turn.apply(before[turning.members] - turning.pivot) + turning.pivot, after[turning.members], atol=1e-3)
+
+
+def test_fabs_are_the_light_chain_and_the_heavy_chain_up_to_the_hinge_and_share_nothing(systems):
+    first, second = (m.members for m in systems["domains"].movers)
+    assert first.sum() == second.sum() == 120 + 230 and not (first & second).any()
+    np.testing.assert_array_equal(systems["igg"].movers[0].members, first)
+
+
+@pytest.mark.parametrize("name", ["assembly", "mixed"])
+def test_the_states_of_the_ribosome_have_unequal_populations_and_lack_whole_parts(systems, name):
+    states, base = systems[name].states, systems[name].base
+    assert [s.population for s in states] == [0.35, 0.25, 0.2, 0.12, 0.08]
+    np.testing.assert_array_equal(states[3].absent & states[1].absent, states[1].absent)
+    assert not states[0].absent.any() and not (states[1].absent & states[2].absent).any()
+    for number, state in enumerate(states):
+        shown = systems[name].at(np.array([number, 0.0][:1 + len(systems[name].movers)]))
+        np.testing.assert_array_equal(shown.amplitudes == 0, state.absent)
+        assert base.amplitudes[state.absent].sum() / base.amplitudes.sum() == pytest.approx([0, 0.07, 0.07, 0.14, 0.14][number], abs=0.06)
+
+
+def test_only_particles_that_have_the_protuberance_tilt_it(systems):
+    mixed = systems["mixed"]
+    drawn = mixed.draw(2000, np.random.default_rng(0))
+    lacking = np.isin(drawn[:, 0], [s for s, state in enumerate(mixed.states) if state.absent[mixed.movers[0].members].any()])
+    assert 0.3 < lacking.mean() < 0.45
+    assert not drawn[lacking, 1].any() and 3.9 < np.abs(drawn[~lacking, 1]).max() <= 4.0
+
+
+def test_the_spike_is_symmetric_at_rest_and_one_unit_moves_in_a_particle(systems):
+    spike, turn = systems["c3"], symmetry_matrices("c3")[1]
+    third = len(spike.base) // 3
+    np.testing.assert_allclose(np.roll(spike.base.centers @ turn.T, third, 0), spike.base.centers, atol=1e-3)
+    first, second = spike.at([0, 20.0, 0, 0]).centers, spike.at([1, 0, 20.0, 0]).centers
+    np.testing.assert_allclose(np.roll(first @ turn.T, third, 0), second, atol=1e-3)
+    drawn = spike.draw(300, np.random.default_rng(0))
+    np.testing.assert_array_equal(drawn[:, 1:] != 0, np.arange(3) == drawn[:, :1])
+
+
+@pytest.mark.parametrize("name", ["igg", "assembly", "mixed", "domains", "c3"])
+def test_the_null_of_a_system_is_the_system_at_rest_with_everything_present(systems, name):
+    null = systems[name].null()
+    for coordinate in null.draw(5, np.random.default_rng(0)):
+        np.testing.assert_array_equal(null.at(coordinate).centers, systems[name].base.centers)
+        np.testing.assert_array_equal(null.at(coordinate).amplitudes, systems[name].base.amplitudes)
+
+
+@pytest.mark.parametrize("name", ["igg", "assembly", "mixed", "domains", "c3"])
+def test_components_add_up_to_the_mixture_at_every_grid_point(systems, name):
+    system = systems[name]
+    coordinates, prior = system.grid(3)
+    parts, uses = system.components(coordinates)
+    assert prior.sum() == pytest.approx(1) and uses.shape == (len(coordinates), len(parts))
+    for coordinate, used in zip(coordinates, uses):
+        whole = render(system.at(coordinate), 16, 20.0)
+        np.testing.assert_allclose(sum(render(p, 16, 20.0) for p, u in zip(parts, used) if u), whole, atol=1e-4 * whole.max())
+
+
+@pytest.fixture(scope="module")
+def noisy_domains(bench, systems, tmp_path_factory):
+    """60 particles of the system with two domains, noise of variance 1: the scaled system, its particles, the true coordinates."""
+    system, folder, rng = systems["domains"], tmp_path_factory.mktemp("set"), np.random.default_rng(4)
+    rotation, shift = draw_poses(60, 3.0, rng)
+    ctf, coordinates = draw_ctf(60, rng), system.draw(60, rng)
+    images = noisy_images(system, coordinates, rotation, shift, ctf, 32, 12.0, 2.0, 1)
+    sigma = next(images)
+    write_particles(str(folder / "p.star"), str(folder / "p.mrcs"), (part / sigma for part in images), 60, rotation, shift, ctf, 12.0)
+    base = replace(system.base, amplitudes=system.base.amplitudes / np.float32(sigma))
+    return replace(system, base=base), read_particles(str(folder / "p.star")), coordinates
+
+
+def test_the_posterior_from_components_is_the_engines(bench, noisy_domains):
+    system, particles, _ = noisy_domains
+    coarse = SimpleNamespace(grid=lambda: system.grid(5), at=system.at, base=system.base)
+    coordinates, found = bench["measures"].posterior(system, particles, 5)
+    expected = oracle.posterior(coarse, particles, 1.0)
+    np.testing.assert_array_equal(coordinates, expected[0])
+    np.testing.assert_allclose(found, expected[1], atol=0.02)
+
+
+def test_the_oracle_finds_both_angles_of_each_particle(bench, noisy_domains):
+    system, particles, truth = noisy_domains
+    found = bench["measures"].estimates(system, *bench["measures"].posterior(system, particles, 15))
+    assert np.sqrt(np.mean((found["angles"] - truth[:, 1:]) ** 2)) < 4.0
+    assert not found["state"].any()
+
+
+class Turning:
+    """A model whose decoded Gaussians are a system's own, turned by the angles z, seen in a frame of its own."""
+
+    def __init__(self, system, stiffness=1.0):
+        self.system, self.neutral, self.free, self.stiffness = system, system.base, np.ones(len(system.base), bool), stiffness
+
+    def decode(self, z):
+        frame = Rotation.from_rotvec([0.1, -0.05, 0.02])
+        centers = np.stack([frame.apply(self.system.at([0, *(self.stiffness * angles)]).centers) + 3.0 for angles in z])
+        return centers, np.tile(self.neutral.amplitudes, (len(z), 1)), np.tile(self.neutral.widths, (len(z), 1))
+
+
+def test_decoded_motion_is_measured_in_the_frame_of_what_does_not_move(bench, systems):
+    system = systems["domains"]
+    truth = np.random.default_rng(0).uniform(-15, 15, (40, 2))
+    owner = bench["measures"].owners(system.base.centers, system)
+    for j, mover in enumerate(system.movers, 1):
+        assert np.mean(owner[mover.members] == j) > 0.6
+    angles, error, still = bench["measures"].decoded_motion(Turning(system), truth, system, [0, 1], truth)
+    half = bench["measures"].decoded_motion(Turning(system, 0.5), truth, system, [0, 1], truth)
+    nothing = bench["measures"].decoded_motion(Turning(system, 0.0), truth, system, [0, 1], truth)
+    assert (error < 0.3 * still).all() and (half[1] > error).all()
+    np.testing.assert_allclose(nothing[1], nothing[2], rtol=1e-3)
+    assert min(np.corrcoef(angles[:, k], truth[:, k])[0, 1] for k in (0, 1)) > 0.95
+    assert np.abs(nothing[0]).max() < 0.01
+
+
+def test_the_bias_at_the_ends_is_that_of_the_tenths_chosen(bench):
+    truth = np.linspace(-10, 10, 200)
+    assert bench["measures"].end_bias(truth, truth, truth) == 0
+    assert bench["measures"].end_bias(0 * truth, truth, truth) == pytest.approx(np.abs(truth[:20].mean()))
+    assert bench["measures"].end_bias(truth + 2, truth, truth) == pytest.approx(2)
+
+
+def test_a_true_map_is_centred_and_free_of_aliasing_and_the_region_holds_the_moving_domain(bench, systems):
+    system, measures = systems["igg"], bench["measures"]
+    blurred = replace(system, base=replace(system.base, widths=np.full(len(system.base), 9.0, np.float32)))
+    found = measures.true_map(blurred, [0, 10.0], 32, 9.0)
+    np.testing.assert_allclose(found, render(blurred.at([0, 10.0]), 32, 9.0), atol=0.02 * found.max())
+    mask, mover = measures.region_mask(system, 32, 9.0), system.movers[0]
+    inside = sample_map(mask, 9.0, mover.turned(system.base.centers[mover.members], mover.angle_deg))
+    assert inside.min() > 0.5 and mask.mean() < 0.5
+    assert measures.mean_fsc(found, found, mask) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("unit", [0, 2])
+def test_a_symmetry_copy_is_scored_against_the_unit_that_it_brings_to_the_free_ones_place(bench, systems, unit):
+    system, rng = systems["c3"], np.random.default_rng(0)
+    third = len(system.base) // 3
+    coordinates = system.draw(6, rng)
+    case = SimpleNamespace(system=system, coordinates=coordinates, oracle=dict(angles=coordinates[:, 1:]))
+    latents = dict(id=np.repeat(np.arange(1, 7), 3), copy=np.tile(np.arange(3), 6), z=np.zeros((18, 2)))
+    run = dict(latents=latents, model=SimpleNamespace(neutral=system.base, free=np.arange(3 * third) // third == unit))
+    (found,), row, _, truth, _ = bench["measures"].aligned(case, run)
+    assert found == unit
+    mover = system.movers[unit]
+    for item in range(18):
+        seen = system.at(coordinates[row[item]]).centers @ symmetry_matrices("c3")[latents["copy"][item]]     # the image is at A S_j
+        nearest = np.linalg.norm(mover.turned(system.base.centers[mover.members], truth[item, 0])[:, None] - seen[None], axis=-1).min(1)
+        assert nearest.max() < 0.01
