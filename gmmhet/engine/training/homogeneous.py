@@ -29,7 +29,9 @@ class HomogeneousParticles:
         self._deviation = np.sqrt(np.stack([_filled(power) for power in likelihood.noise_power]))[:, ring].astype(np.float32)
         parts = [tf.constant(part, tf.float32) for part in (mixture.centers, mixture.amplitudes, mixture.widths)]
 
-        @tf.function(reduce_retracing=True, autograph=False)
+        sizes = ([None, 3, 3], [None, 2], [None, particles.ctf.shape[1]], [None])
+
+        @tf.function(input_signature=[tf.TensorSpec(size, tf.float32) for size in sizes], autograph=False)
         def clean(rotation, shift, ctf, scale):
             image = project(place(parts[0], rotation, shift), parts[1], parts[2], grid)
             return inverse_transform(scale[:, None, None, None] * ctf_values(ctf, grid.kx, grid.ky)[:, None] * image, grid)
