@@ -102,8 +102,8 @@ def half_set_control(config, particles, half, devices, repeat):
         model = load_model(folder)
         points.append(latent_points(model, folder, items, config, devices))
         fields.append(field(model, points[-1]))
-    latents, variates = latent_agreement(*points, config.seed)
-    displacements, each = field_agreement(*fields, config.seed)
+    latents, variates = latent_agreement(points[0], points[1], config.seed)
+    displacements, each = field_agreement(fields[0], fields[1], config.seed)
     found = dict(particles=[int(np.sum(half == number)) for number in (1, 2)], compared=len(items.particles), **latents, **displacements)
     log.info("half sets: correlation of the particles' displacements %.3f (%.3f between different particles), of latents %.3f", found["displacement_correlation"],
              found["shuffled"][0], found["canonical_correlations"][0])

@@ -40,7 +40,7 @@ def test_controls_that_were_not_run_are_named_with_what_adds_them(page):
 
 
 def test_a_set_of_particles_that_are_all_alike_has_a_page_too(page):
-    page.gain = np.zeros(100)
+    page.gain, page.variates = np.zeros(100), None
     told = words(dict(FOUND, held_out_evidence=0.0, held_out_evidence_interval=[0.0, 0.0], landscape_weight=0.0, motion_rms_angst=0.0,
                       null=dict(NULL, share_of_motion=None)), page)
     assert "Heterogeneity not supported" in told and "Evidence against the null" in told
