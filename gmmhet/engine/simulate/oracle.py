@@ -52,6 +52,10 @@ def estimates(phantom, coordinates, p):
     """The oracle's answer per particle: dict of arrays named as the truth's (see `score`)."""
     if phantom.kind == "assembly":
         return dict(state=np.argmax(p, axis=1))
+    if phantom.kind == "mixed":
+        arm = phantom.has_arm(coordinates[:, 0])
+        of_state = np.stack([p[:, coordinates[:, 0] == s].sum(1) for s in np.unique(coordinates[:, 0])], axis=1)
+        return dict(state=np.argmax(of_state, axis=1), angle=(p[:, arm] @ coordinates[arm, 1]) / np.maximum(p[:, arm].sum(1), 1e-12))
     if phantom.kind == "hinge":
         return dict(angle=p @ coordinates[:, 1])
     if phantom.kind == "c3":
@@ -64,6 +68,8 @@ def truths(phantom, drawn):
     """The true values per particle, under the names `estimates` uses."""
     if phantom.kind == "assembly":
         return dict(state=drawn[:, 0].astype(int))
+    if phantom.kind == "mixed":
+        return dict(state=drawn[:, 0].astype(int), angle=np.where(phantom.has_arm(drawn[:, 0]), drawn[:, 1], np.nan))
     if phantom.kind == "hinge":
         return dict(angle=drawn[:, 1])
     if phantom.kind == "c3":

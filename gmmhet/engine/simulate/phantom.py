@@ -8,6 +8,9 @@ from gmmhet.engine.gmm.mixture import Mixture
 
 #: unequal populations of the assembly states, and the parts (1 to 4) that each state lacks
 ASSEMBLY_STATES = ((0.35, ()), (0.25, (1,)), (0.2, (2,)), (0.12, (1, 3)), (0.08, (2, 4)))
+#: the same of the mixed phantom, whose part 1 turns where it is present
+MIXED_STATES = ((0.4, ()), (0.3, (1,)), (0.3, (2,)))
+STATES = {"assembly": ASSEMBLY_STATES, "mixed": MIXED_STATES}
 
 
 @dataclass(frozen=True)
@@ -16,9 +19,10 @@ class Phantom:
 
     Attributes
     ----------
-    kind : hinge, assembly, c3 or null.
+    kind : hinge, assembly, mixed, c3 or null.
     base : Mixture at rest.
-    part : int [N]; hinge: 1 on the arm; c3: 1 to 3 on the three arms; assembly: 1 to 4 on the parts that can be absent; else 0.
+    part : int [N]; hinge: 1 on the arm; c3: 1 to 3 on the three arms; assembly: 1 to 4 on the parts that can be absent;
+        mixed: 1 on the arm, which can be absent, 2 on another such part; else 0.
     pivot, axis : [3] Å and unit vector of the hinge (c3: of unit 1; the others by symmetry).
     angle_deg : largest rotation to either side.
     """
@@ -41,31 +45,40 @@ class Phantom:
         return Mixture(centers.astype(np.float32), self.base.amplitudes, self.base.widths)
 
     def in_state(self, state):
-        """The mixture of an assembly state (from 0)."""
-        absent = np.isin(self.part, ASSEMBLY_STATES[state][1])
+        """The mixture at rest of a state (from 0) of an assembly or mixed phantom."""
+        absent = np.isin(self.part, STATES[self.kind][state][1])
         return Mixture(self.base.centers, np.where(absent, 0, self.base.amplitudes).astype(np.float32), self.base.widths)
 
     def at(self, coordinate):
-        """The mixture at a coordinate: (unit, angle in degrees) for hinge and c3, (state, 0) for assembly."""
+        """The mixture at a coordinate: (unit, angle in degrees) for hinge and c3, (state, angle) for assembly and mixed."""
         first, second = coordinate
         if self.kind in ("hinge", "c3"):
             return self.turned(second, int(first))
+        if self.kind == "mixed":
+            return Mixture(self.turned(second).centers, self.in_state(int(first)).amplitudes, self.base.widths)
         return self.in_state(int(first)) if self.kind == "assembly" else self.base
 
     def draw(self, n, rng):
         """Random coordinates [n, 2] (see `at`)."""
         angle = rng.uniform(-self.angle_deg, self.angle_deg, n)
-        if self.kind == "assembly":
-            return np.stack([rng.choice(len(ASSEMBLY_STATES), n, p=[p for p, _ in ASSEMBLY_STATES]), np.zeros(n)], 1).astype(float)
+        if self.kind in STATES:
+            state = rng.choice(len(STATES[self.kind]), n, p=[p for p, _ in STATES[self.kind]])
+            return np.stack([state, np.where(self.has_arm(state), angle, 0.0)], 1).astype(float)
         if self.kind == "c3":
             return np.stack([rng.integers(1, 4, n), angle], 1).astype(float)
         return np.stack([np.ones(n), angle if self.kind == "hinge" else np.zeros(n)], 1)
 
+    def has_arm(self, state):
+        """Whether the arm is there and turns in the states [n] of a mixed phantom, bool [n]; never in an assembly."""
+        return np.array([self.kind == "mixed" and 1 not in absent for _, absent in STATES[self.kind]])[np.asarray(state, int)]
+
     def grid(self, points=25):
         """Coordinates that cover the family [G, 2] with their prior probabilities [G]."""
         angle = np.linspace(-self.angle_deg, self.angle_deg, points)
-        if self.kind == "assembly":
-            return np.array([[s, 0.0] for s in range(len(ASSEMBLY_STATES))]), np.array([p for p, _ in ASSEMBLY_STATES])
+        if self.kind in STATES:
+            found = [(s, a, p / points if self.has_arm(s) else p) for s, (p, _) in enumerate(STATES[self.kind])
+                     for a in (angle if self.has_arm(s) else (0.0,))]
+            return np.array(found)[:, :2], np.array(found)[:, 2]
         if self.kind == "null":
             return np.array([[1.0, 0.0]]), np.ones(1)
         units = (1, 2, 3) if self.kind == "c3" else (1,)
@@ -76,7 +89,8 @@ class Phantom:
 def make_phantom(kind, radius_angst, width_angst, angle_deg, seed):
     """A lumpy pseudo-molecule of about `radius_angst` made of Gaussians of `width_angst`.
 
-    hinge and null: a core with an arm; assembly: a core with four parts; c3: three arms around a core.
+    hinge and null: a core with an arm; assembly: a core with four parts; mixed: a core with an arm and another part; c3: three arms
+    around a core.
     """
     rng = np.random.default_rng(seed)
     r, spacing = radius_angst, 2.0 * width_angst
@@ -92,6 +106,8 @@ def make_phantom(kind, radius_angst, width_angst, angle_deg, seed):
         pivot, axis = np.array([0.5 * r, 0, 0.1 * r]), np.array([0.0, 1.0, 0.0])
     else:
         units = [_ellipsoid((0.3 * r, 0, 0.72 * r), (0.24 * r, 0.22 * r, 0.42 * r), spacing, rng)]
+        if kind == "mixed":
+            units.append(_ellipsoid((-0.45 * r, 0.1 * r, 0.5 * r), (0.26 * r, 0.22 * r, 0.24 * r), spacing, rng))
         pivot, axis = np.array([0.2 * r, 0, 0.3 * r]), np.array([0.0, 1.0, 0.0])
     centers = np.concatenate([core] + units)
     part = np.concatenate([np.full(len(p), i) for i, p in enumerate([core] + units)])
@@ -100,7 +116,7 @@ def make_phantom(kind, radius_angst, width_angst, angle_deg, seed):
         unit_amplitudes = rng.uniform(0.6, 1.4, len(core) // 3), rng.uniform(0.6, 1.4, len(units[0]))
         amplitudes = np.concatenate([np.tile(unit_amplitudes[0], 3), np.tile(unit_amplitudes[1], 3)])
     base = Mixture(centers.astype(np.float32), amplitudes.astype(np.float32), np.full(len(centers), width_angst, np.float32))
-    return Phantom(kind, base, part, pivot, axis, angle_deg if kind in ("hinge", "c3") else 0.0)
+    return Phantom(kind, base, part, pivot, axis, angle_deg if kind in ("hinge", "c3", "mixed") else 0.0)
 
 
 def _ellipsoid(middle, semi_axes, spacing, rng):

@@ -2,6 +2,9 @@
 import numpy as np
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
+from sklearn.cluster import KMeans
+
+from gmmhet.engine.simulate.phantom import STATES
 
 #: angles at which the arm is laid out to find which Gaussians stand for it
 SWEEP = 9
@@ -46,6 +49,15 @@ def decoded_angles(model, z, phantom, unit=1, batch_size=256):
         turn = [rigid_rotations(model.neutral.centers[part], centers[:, part], amplitudes[:, part]) for part in (arm, ~arm)]
         angles.append(np.degrees((turn[1].inv() * turn[0]).as_rotvec() @ axis))
     return np.concatenate(angles)
+
+
+def decoded_states(model, z, phantom, batch_size=256):
+    """State (from 0, in no order) of the decoded model of every latent point [n, D] of a mixed phantom: k-means of the masses of its two parts."""
+    centers, base = model.neutral.centers, phantom.base.centers
+    other = cKDTree(base[phantom.part == 2]).query(centers)[0] < cKDTree(base[phantom.part != 2]).query(centers)[0]
+    near = np.stack([arm_members(centers, phantom), other])
+    mass = np.concatenate([model.decode(z[i:i + batch_size])[1] @ near.T for i in range(0, len(z), batch_size)])
+    return KMeans(len(STATES[phantom.kind]), n_init=10, random_state=0).fit_predict(mass / np.maximum(mass.max(0), 1e-12))
 
 
 def plain_r2(truth, estimate):

@@ -39,9 +39,9 @@ def score_all(kind, truth, estimate):
 
     Parameters
     ----------
-    kind : hinge, assembly, c3 or null.
+    kind : hinge, assembly, mixed, c3 or null.
     truth : dict of `oracle.truths`.
-    estimate : dict with z [n, D] (hinge), z [n, 3, D] (c3) or state [n] (assembly).
+    estimate : dict with z [n, D] (hinge), z [n, 3, D] (c3), state [n] (assembly), or z and state (mixed).
 
     Returns
     -------
@@ -51,6 +51,11 @@ def score_all(kind, truth, estimate):
         return dict(r2=information(estimate["z"], truth["angle"]), rank_correlation=rank_correlation(estimate["z"], truth["angle"]))
     if kind == "assembly":
         return dict(adjusted_rand_index=float(adjusted_rand_score(truth["state"], estimate["state"])))
+    if kind == "mixed":
+        arm, figures = np.isfinite(truth["angle"]), {}
+        if len(np.unique(truth["state"])) > 1:
+            figures["adjusted_rand_index"] = float(adjusted_rand_score(truth["state"], estimate["state"]))
+        return dict(figures, r2=information(estimate["z"][arm], truth["angle"][arm]))
     if kind == "c3":
         z = estimate["z"]
         flat = truth["unit_angles"].reshape(-1)
@@ -63,6 +68,8 @@ def oracle_scores(kind, truth, estimate):
     """The oracle's figures under the same names as `score_all`."""
     if kind == "hinge":
         return score_all(kind, truth, dict(z=estimate["angle"][:, None]))
+    if kind == "mixed":
+        return score_all(kind, truth, dict(state=estimate["state"], z=estimate["angle"][:, None]))
     if kind == "c3":
         figures = score_all(kind, truth, dict(z=estimate["unit_angles"][..., None]))
         figures["unit_identified"] = float(np.mean(estimate["unit"] == truth["unit"]))

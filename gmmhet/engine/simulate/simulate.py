@@ -14,7 +14,7 @@ from gmmhet.engine.log import log, progress
 from gmmhet.engine.simulate.images import CHUNK, consensus_map, draw_ctf, draw_poses, noisy_images
 from gmmhet.engine.simulate.oracle import estimates, posterior, truths
 from gmmhet.engine.simulate.phantom import ASSEMBLY_STATES, Phantom, make_phantom
-from gmmhet.engine.simulate.physics import decoded_angles, plain_r2
+from gmmhet.engine.simulate.physics import decoded_angles, decoded_states, plain_r2
 from gmmhet.engine.simulate.score import oracle_scores, score_all
 from gmmhet.engine.training.model import load_model
 
@@ -77,10 +77,13 @@ def score(config, run):
     estimate = dict(z=z)
     if oracle["kind"] == "assembly":
         estimate["state"] = _clusters(config, latents)
+    model = load_model(config.model)
+    if oracle["kind"] == "mixed":
+        estimate["state"] = decoded_states(model, z, phantom)
     figures = score_all(oracle["kind"], truth, estimate)
-    if oracle["kind"] == "hinge":
-        angle = decoded_angles(load_model(config.model), z, phantom)
-        figures["decoded_angle_r2"] = plain_r2(truth["angle"], angle)
+    if "angle" in truth:
+        turns = np.isfinite(truth["angle"])
+        figures["decoded_angle_r2"] = plain_r2(truth["angle"][turns], decoded_angles(model, z[turns], phantom))
         oracle["decoded_angle_r2"] = oracle["r2"]
     summary = dict(stage="score", kind=oracle["kind"], scores=figures, oracle={k: oracle[k] for k in figures},
                    fraction_of_oracle={k: figures[k] / oracle[k] for k in figures})

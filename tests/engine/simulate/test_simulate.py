@@ -13,7 +13,7 @@ from gmmhet.engine.simulate.images import consensus_map, noisy_images
 from gmmhet.engine.simulate.phantom import ASSEMBLY_STATES, make_phantom
 from gmmhet.engine.simulate.score import information, rank_correlation
 
-KINDS = ("hinge", "assembly", "c3", "null")
+KINDS = ("hinge", "assembly", "mixed", "c3", "null")
 
 
 def phantom(kind, angle=20.0):
