@@ -61,13 +61,14 @@ class Common:
 @stage("simulate", "Make a set of particles with known heterogeneity, its consensus map, and the oracle's score.")
 class SimulateConfig(Common):
     kind: str = param("hinge", "hinge: one domain turns continuously; assembly: discrete states with unequal populations; "
-                      "c3: one subunit of three moves; null: every particle is the same.", choices=("hinge", "assembly", "c3", "null"))
+                      "mixed: two parts that can be absent, one of which turns where it is present; c3: one subunit of three moves; null: every "
+                      "particle is the same.", choices=("hinge", "assembly", "mixed", "c3", "null"))
     n: int = param(16000, "Number of particles.", low=2, high=10**8)
     box: int = param(64, "Box of the particles.", low=16, high=1024, unit="px")
     pixel_size: float = param(4.0, "Pixel size.", low=0.1, high=50.0, unit="Å/px")
     snr: float = param(0.05, "Signal to noise: variance of the CTF-multiplied projections over the variance of the noise.",
                        low=1e-5, high=1e6)
-    angle: float = param(20.0, "Largest rotation of the moving domain to either side (hinge, c3).", low=0.0, high=90.0, unit="°")
+    angle: float = param(20.0, "Largest rotation of the moving domain to either side (hinge, mixed, c3).", low=0.0, high=90.0, unit="°")
     shift: float = param(4.0, "Standard deviation of the particles' offsets from the box centre.", low=0.0, unit="Å", expert=True)
 
 
@@ -92,6 +93,8 @@ class FitConfig(Common):
 class TrainConfig(Common):
     particles: str = param("", "Posed particles: a RELION star file or an EMAN2 list (.lst).", path=True)
     gmm: str = param("", "Folder of a 'fit' run: the neutral model.", path=True)
+    ids: str = param("", "Text file of the ids of the particles to train on (rlnImageId, or row number from 1), such as a cluster of 'analyze'. Empty: all.",
+                     path=True)
     vary: str = param("amplitude,position", "What may vary between particles, comma-separated: amplitude, position, width.")
     region: str = param("", "Gaussians that may vary: a mask map (MRC), 'sphere:x,y,z,radius' in Å from the box centre, 'chain:A,B/120-240' (whole "
                         "chains, or residues of a chain, of a model that was fitted with --atoms), or a text file of Gaussian numbers from 1; several "
@@ -104,7 +107,10 @@ class TrainConfig(Common):
     preset: str = param("default", "paper: networks, objective, learning rate and batch of Chen & Ludtke, for the parameters that you leave at their "
                         "default; default: what measured best.",
                         choices=("default", "paper"))
-    continue_from: str = param("", "Folder of an earlier 'train' run whose networks this run starts from.", path=True)
+    continue_from: str = param("", "Folder of an earlier 'train' run to go on from. With the same --vary, --region and --latent-dim its networks are trained further. "
+                             "With others this is a further stage: every particle keeps the conformation that the earlier run gave it, and this run learns "
+                             "what comes on top, in latent dimensions of its own; for example amplitudes first, then the motion of one domain in the "
+                             "particles that have it (--ids).", path=True)
     null: bool = param(False, "Also train in the same way on homogeneous images, simulated as they are read (nothing goes to the disk) with the particles' "
                        "own orientations, CTF, noise and density scale: the motion and the gain that it finds are spurious. Takes as long again.",
                        label="Null control")

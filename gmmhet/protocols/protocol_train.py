@@ -20,13 +20,14 @@ class GmmHetProtTrain(GmmHetProtBase):
 
     Output: the particles with their latent points (zFlex). With a symmetry above c1 every particle has one point per symmetry-related
     orientation; the particle stays one item, its zFlex is the point of the first orientation, and the points of all orientations, one after
-    the other, are in the attribute _gmmCopies.
+    the other, are in the attribute _gmmCopies. A training that is a further stage on top of another one ('Continue from') gives latent points
+    that begin with those of the earlier stages.
     """
 
     _label = "train heterogeneity"
     _config = config.TrainConfig
     _fromInputs = ("particles", "gmm", "continue_from")
-    _notShown = ("pause_after_epoch",)      # set by the steps
+    _notShown = ("pause_after_epoch", "ids")      # set by the steps; the input set is the subset
     _sections: ClassVar = {"Controls": ("null", "half_sets")}
     _figures: ClassVar = {"verdict": "%s", "held_out_evidence": "Evidence on held-out particles: *%.3g* nats a particle",
                           "motion_rms_angst": "Decoded motion: *%.2f Å* rms", "epochs": "Epochs: *%d*", "best_epoch": "Best epoch: *%d*"}
@@ -40,7 +41,10 @@ class GmmHetProtTrain(GmmHetProtBase):
                       help="Pseudo-atoms of 'fit Gaussians'.")
         form.addParam("inputContinue", params.PointerParam, pointerClass="SetOfParticlesFlex", allowsNull=True,
                       label="Continue from (optional)",
-                      help="Particles of an earlier training whose networks this one starts from: for example amplitudes first, then positions.")
+                      help="Particles of an earlier training to go on from. With the same *Vary*, region and *Latent dim* its networks are trained further. "
+                           "With others this is a further stage: every particle keeps the conformation that the earlier training gave it, and what comes on "
+                           "top is learnt in latent dimensions of its own. For example amplitudes first; then, with the class of particles that have "
+                           "a domain as *Particles* and a region about it, that domain's motion (*Vary* position).")
         self._addMask(form, "inputRegion", "Only Gaussians inside this mask may vary. Give this or the text field 'Region' below.",
                       label="Region mask")
 
@@ -86,8 +90,9 @@ class GmmHetProtTrain(GmmHetProtBase):
         for item, found in convert.join(source.iterItems(), latents, "latent point"):
             output.append(self._latentItem(item, found))
         self._defineOutputs(outputParticles=output)
-        for pointer in (self.inputParticles, self.inputGaussians):
-            self._defineSourceRelation(pointer, output)
+        for pointer in (self.inputParticles, self.inputGaussians, self.inputContinue):
+            if pointer.get() is not None:
+                self._defineSourceRelation(pointer, output)
 
     def _latentItem(self, item, found):
         copy = self._flexItem(item, self.getRunFolder())
@@ -134,5 +139,6 @@ class GmmHetProtTrain(GmmHetProtBase):
     def _methods(self):
         if not self.getSummary():
             return []
-        return ["The heterogeneity of %d particles was learnt with gmmhet [Chen2021]: %d latent dimensions, %s varying, objective '%s'." % (
-            self.inputParticles.get().getSize(), self.latentDim.get(), self.vary.get(), self.getEnumText("objective"))]
+        return ["The heterogeneity of %d particles was learnt with gmmhet [Chen2021]: %d latent dimensions, %s varying, objective '%s'%s." % (
+            self.inputParticles.get().getSize(), self.latentDim.get(), self.vary.get(), self.getEnumText("objective"),
+            ", on top of an earlier training" if "stages" in self.getSummary() else "")]

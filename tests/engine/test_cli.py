@@ -286,7 +286,8 @@ def test_refining_particles_of_another_size_is_refused_with_both(refused, small_
 
 
 def test_continuing_from_a_model_of_another_shape_is_refused_before_any_long_work(refused, small, small_run):
-    refused("train", *training(small), "--continue-from", small_run, "--latent-dim", 3, says="was trained with --latent-dim 2, this run has 3: give the same")
+    refused("train", *training(small), "--continue-from", small_run, "--latent-dim", 2, "--smoothness", 20,
+            says="was trained with --smoothness 12.0, this run has 20.0: give the same")
 
 
 def test_scoring_particles_that_the_truth_does_not_know_is_refused(refused, small_run, tmp_path, small):

@@ -73,6 +73,19 @@ def train(project, gmm, particles, fit):
 
 
 @pytest.fixture(scope="module")
+def staged(project, gmm, analyze, train, fit):
+    """A further stage on the particles of the first class."""
+    with open("first.txt", "w") as file:
+        file.write(" ".join(str(number) for number in ids_of(analyze.outputClasses[1])))
+    from pwem.protocols import ProtUserSubSet
+    subset = launched(project, connected(project, ProtUserSubSet, "first class", inputObject=(train, "outputParticles"), sqliteFile="first.txt,",
+                                         outputClassName="SetOfParticlesFlex"))
+    name = next(name for name, _ in subset.iterOutputAttributes())
+    return launched(project, connected(project, gmm["GmmHetProtTrain"], "staged", inputParticles=(subset, name), inputGaussians=(fit, "outputPseudoAtoms"),
+                                       inputContinue=(train, "outputParticles"), vary="amplitude", epochs=2, latentDim=1, useGpu=False, numberOfThreads=2))
+
+
+@pytest.fixture(scope="module")
 def refine(project, gmm, train):
     return launched(project, connected(project, gmm["GmmHetProtRefine"], "refine", inputParticles=(train, "outputParticles"), steps=2,
                                        useGpu=False, numberOfThreads=2))
@@ -132,6 +145,18 @@ def test_the_trained_set_names_its_model_relative_to_the_project(train):
     folder = train.outputParticles.getFlexInfo().getAttr("modelFolder")
     assert not os.path.isabs(folder)
     assert rundir.missing_run(folder, "train") == ""
+
+
+def test_a_further_stage_on_a_class_of_trained_particles_keeps_their_latent_points_and_adds_its_own(project, gmm, staged, train, analyze):
+    before = {item.getObjId(): item.getZFlex() for item in train.outputParticles}
+    assert ids_of(staged.outputParticles) == ids_of(analyze.outputClasses[1])
+    for item in staged.outputParticles:
+        assert len(item.getZFlex()) == 3 and np.allclose(item.getZFlex()[:2], before[item.getObjId()])
+    assert [stage["latent_dimensions"] for stage in staged.getSummary()["stages"]] == [[1, 2], [3, 3]]
+    assert "on top of an earlier training" in staged.methods()[0] and train.outputParticles.getObjName() in " ".join(parents(project, staged.outputParticles))
+    read = launched(project, connected(project, gmm["GmmHetProtAnalyze"], "read stages", inputParticles=(staged, "outputParticles"), clusters=2, points=2,
+                                       useGpu=False, numberOfThreads=2))
+    assert len(read.outputClasses[1].getFirstItem().getZFlex()) == 3
 
 
 def test_training_is_prepared_in_a_step_of_its_own(train):

@@ -26,10 +26,15 @@ def anchor_weights(centers, smoothness_angst, seed=0):
 
 
 class Deformation:
-    """Network outputs to changes of a neutral mixture.
+    """Network outputs to changes of a neutral mixture, or of each particle's own (a further stage of training).
 
     Amplitudes stay between 0 and a ceiling by a logistic curve, positions within `reach` of neutral by a hyperbolic tangent, widths
-    within a factor e^(+-0.5). Output 0 is neutral, and a Gaussian outside `free` is neutral whatever the output.
+    within a factor e^(+-0.5). Output 0 is neutral, and a Gaussian outside `free` is neutral whatever the output. With v the outputs spread over
+    the Gaussians by `anchor_weights`, r the reach and A the ceiling, a mixture (c, a, s) becomes
+
+        c + r tanh(5 Å v / r),    A sigmoid(logit(a / A) + v),    s exp(tanh(0.4 v) / 2)
+
+    so that of several stages the displacements add, the odds a / (A - a) of the amplitudes multiply, and so do the widths.
 
     Parameters
     ----------
@@ -53,26 +58,47 @@ class Deformation:
             neutral.centers, neutral.amplitudes, neutral.widths))
         ceiling = np.maximum(2 * neutral.amplitudes, 1.5 * np.percentile(neutral.amplitudes, 95))
         self._ceiling = tf.constant(np.float32(ceiling))
-        share = np.clip(neutral.amplitudes / ceiling, 1e-4, 1 - 1e-4)
-        self._share = tf.constant(np.float32(share))
+
+    @property
+    def moves_part(self):
+        """Whether a part of the molecule may move, and not all of it."""
+        return "position" in self.columns and not self.free.all()
+
+    def begin(self, mixture):
+        """What this stage changes of mixtures (centers, amplitudes, widths as from `apply`) of an earlier one.
+
+        Where a part of the molecule may move, its neutral amplitudes are brought back, times one factor that keeps the mass which the part had:
+        an earlier stage that could only change amplitudes follows a motion by fading the part here and there, and moving it again on top
+        of that would count the motion twice. How much of the part there is stays. All else stays as it was.
+        """
+        centers, amplitudes, widths = mixture
+        if not self.moves_part:
+            return mixture
+        inside, neutral = tf.constant(np.float32(self.free)), self._amplitudes
+        share = tf.reduce_sum(amplitudes * inside, 1, keepdims=True) / tf.reduce_sum(neutral * inside)
+        return centers, amplitudes + inside * (share * neutral - amplitudes), widths
 
     @property
     def outputs(self):
         """Number of network outputs."""
         return sum(self.sizes)
 
-    def apply(self, u):
-        """Mixtures of network outputs u [B, outputs]: centers [B, N, 3], amplitudes [B, N], widths [B, N] ([N] when widths do not vary)."""
+    def apply(self, u, start=None):
+        """Mixtures of network outputs u [B, outputs]: centers [B, N, 3], amplitudes [B, N], widths [B, N] ([N] when widths do not vary).
+
+        start : what `u` changes, as this function returns it; None for the neutral mixture.
+        """
         batch = tf.shape(u)[0]
         parts = dict(zip(self.columns, tf.split(u, self.sizes, axis=1)))
         ones = tf.ones([batch, 1])
-        centers, amplitudes, widths = self._centers[None] * ones[..., None], self._amplitudes * ones, self._widths
+        centers, amplitudes, widths = start or (self._centers[None] * ones[..., None], self._amplitudes * ones, self._widths)
         if "position" in parts:
             moved = tf.einsum("nm,bmc->bnc", self.weights, tf.reshape(parts["position"], [batch, self.anchors, 3]))
             centers += self.reach_angst * tf.tanh(moved * (POSITION_UNIT_ANGST / self.reach_angst))
         if "amplitude" in parts:
             change = tf.matmul(parts["amplitude"], self.weights, transpose_b=True)
-            amplitudes += self._ceiling * _logistic_change(self._share, change)
+            share = tf.clip_by_value(amplitudes / self._ceiling, 1e-4, 1 - 1e-4)
+            amplitudes += self._ceiling * _logistic_change(share, change)
         if "width" in parts:
             change = WIDTH_UNIT * tf.matmul(parts["width"], self.weights, transpose_b=True)
             widths *= ones * tf.exp(0.5 * tf.tanh(2.0 * change))

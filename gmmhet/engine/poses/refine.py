@@ -10,6 +10,7 @@ from gmmhet.engine.imaging.pose import angular_distance_deg, rotation_from_vecto
 from gmmhet.engine.imaging.projection import place, project
 from gmmhet.engine.io.particles import read_particles
 from gmmhet.engine.log import log, progress
+from gmmhet.engine.reconstruction.selection import of_training
 from gmmhet.engine.training.batches import Items, prefetched
 from gmmhet.engine.training.gauss_newton import refine
 from gmmhet.engine.training.model import load_model
@@ -79,7 +80,7 @@ def refine_stage(config, run):
     if problem:
         raise ConfigError("--model: " + problem)
     model = load_model(config.model)
-    particles = read_particles(config.particles or model.particles_path)
+    particles = read_particles(config.particles) if config.particles else of_training(read_particles(model.particles_path), config.model)
     if particles.sampling.has(model.box, model.pixel_size) or set(particles.sampling.number.tolist()) <= set(model.likelihood.groups):
         particles = particles.at_sampling(model.box, model.pixel_size)
     if particles.box != model.box or abs(particles.pixel_size - model.pixel_size) > 1e-3 * model.pixel_size:

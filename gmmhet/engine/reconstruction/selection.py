@@ -7,6 +7,7 @@ import numpy as np
 from gmmhet.engine import rundir
 from gmmhet.engine.imaging.pose import symmetry_matrices
 from gmmhet.engine.io.errors import listing
+from gmmhet.engine.io.ids import read_ids
 from gmmhet.engine.io.particles import ParticleSet, read_particles
 from gmmhet.engine.log import log
 
@@ -64,42 +65,15 @@ def choose(config):
 
     Raises
     ------
-    ReconstructError
-        when the list of ids or the latent point cannot be used, or the list is empty.
+    ReconstructError, ParticleError
+        when the latent point or the list of ids cannot be used, or the list is empty.
     """
     if config.near:
         return _nearest(config.model, config.near, config.k)
     if config.ids:
-        return _listed(config.ids)
+        ids, copies = read_ids(config.ids)
+        return Chosen(ids, copies, "the %d ids of %s" % (len(ids), config.ids))
     return Chosen(None, None, "all particles")
-
-
-def _listed(path):
-    """Ids of a text file: one per line, or an id and its symmetry copy."""
-    with open(path, encoding="utf-8") as file:
-        rows = [line.split("#")[0].replace(",", " ").split() for line in file]
-    rows = [row for row in rows if row]
-    if not rows:
-        raise ReconstructError("--ids %s holds no ids: expected one particle id (rlnImageId, or row number from 1) per line" % path)
-    try:
-        table = np.array(rows, np.float64)
-        if table.shape[1] > 2 or np.any(table % 1):
-            raise ValueError
-    except ValueError:
-        raise ReconstructError("--ids %s must hold one whole number per line (or two: id and symmetry copy), got for example '%s'" % (
-            path, " ".join(_first_odd_row(rows)))) from None
-    ids, first = np.unique(table[:, 0].astype(np.int64), return_index=True)
-    if len(ids) < len(table):
-        log.info("%s names %d ids more than once; each particle is taken once.", path, len(table) - len(ids))
-    copies = table[first, 1].astype(int) if table.shape[1] == 2 else np.zeros(len(ids), int)
-    return Chosen(ids, copies, "the %d ids of %s" % (len(ids), path))
-
-
-def _first_odd_row(rows):
-    """The first row of words that is not as the others: not whole numbers, or not as many."""
-    def sound(row):
-        return len(row) == len(rows[0]) <= 2 and all(word.lstrip("+-").isdigit() for word in row)
-    return next((row for row in rows if not sound(row)), rows[0])
 
 
 def _nearest(model, near, k):
@@ -165,13 +139,19 @@ def read_subset(config):
     chosen = choose(config)
     particles = read_particles(config.particles or _trained_on(config.model))
     if chosen.ids is None:
-        return particles, chosen.words
+        return particles if config.particles else of_training(particles, config.model), chosen.words
     particles = particles.select(particles.rows_of(chosen.ids))
     return _at_copies(particles, chosen.copy, config.model), chosen.words
 
 
+def of_training(particles, model):
+    """Those of the particles that the train run in the folder `model` was trained on, by id."""
+    with np.load(os.path.join(model, rundir.LATENTS)) as data:
+        return particles.select(np.flatnonzero(np.isin(particles.ids, data["id"])))
+
+
 def _trained_on(model):
-    """Star file of the particles a train run used."""
+    """Star file of the particles a train run used, or of more than these."""
     path = rundir.read_json(os.path.join(model, rundir.CONFIG)).get("particles", "")
     if not os.path.isfile(path):
         raise ReconstructError("--particles is missing, and the particles of --model %s are not where they were ('%s'): "

@@ -27,7 +27,7 @@ def mask_diameter(particles, neutral, resolution_angst):
     return float(min(2 * (neutral.radius_angst + spread + shift), widest))
 
 
-def calibrate(particles, neutral, resolution_angst, diameter_angst, seed, coarsest_angst=0.0):
+def calibrate(particles, neutral, resolution_angst, diameter_angst, seed, coarsest_angst=0.0, conformations=None):
     """The likelihood's Agreement for a set of particles: noise and scale from a random sample at the neutral model.
 
     Parameters
@@ -38,6 +38,7 @@ def calibrate(particles, neutral, resolution_angst, diameter_angst, seed, coarse
     diameter_angst : float, of the mask; 0 takes `mask_diameter`.
     seed : int
     coarsest_angst : float, rings coarser than this count for nothing; 0 keeps all.
+    conformations : callable, rows [B] to their mixtures (centers, amplitudes, widths), where more is known than the neutral model.
 
     Raises
     ------
@@ -54,7 +55,8 @@ def calibrate(particles, neutral, resolution_angst, diameter_angst, seed, coarse
                        "%.3g Å; give a coarser --min-resolution" % (coarsest_angst, group[np.argmin(last_ring)], resolution_angst,
                                                      grid.box * grid.pixel_size / last_ring.min()))
     disc = soft_disc(grid.box, grid.pixel_size, diameter_angst)
-    sums = _sums(particles, rows, neutral, disc, grid)
+    same = tuple(tf.constant(part) for part in (neutral.centers, neutral.amplitudes, neutral.widths))
+    sums = _sums(particles, rows, conformations or (lambda _: same), disc, grid)
     ring = np.arange(grid.m + 2)
     holds = (ring >= first_ring) & (ring <= last_ring[:, None])
     noise, scale, groups = _by_group(sums, holds, group, np.bincount(grid.shell.ravel(), grid.weight.ravel(), grid.m + 2), float(np.mean(disc**2)))
@@ -80,13 +82,13 @@ def _last_rings(particles, rows, grid):
     return np.minimum(finest * grid.box * grid.pixel_size + 1e-6, grid.m).astype(int)
 
 
-def _sums(particles, rows, neutral, disc, grid, batch_size=64):
+def _sums(particles, rows, conformations, disc, grid, batch_size=64):
     """`ring_sums` of the rows, [n, 3, m+2]."""
-    centers, amplitudes, widths = (tf.constant(part) for part in (neutral.centers, neutral.amplitudes, neutral.widths))
     found = []
     for i in range(0, len(rows), batch_size):
         part = rows[i:i + batch_size]
         data = transform(particles.read(part) * disc, grid)
+        centers, amplitudes, widths = conformations(part)
         xy = place(centers, tf.constant(particles.rotation[part]), tf.constant(particles.shift_angst[part]))
         model = project(xy, amplitudes, widths, grid) * ctf_values(particles.ctf[part], grid.kx, grid.ky)[:, None]
         found.append(ring_sums(data, model, grid))

@@ -13,6 +13,7 @@ from gmmhet.engine.training.features import gradient_function
 from gmmhet.engine.training.homogeneous import HomogeneousParticles
 from gmmhet.engine.training.latents import latent_prior, refine_latents, unit_prior
 from gmmhet.engine.training.model import load_model
+from gmmhet.engine.training.staging import Beginning
 
 #: motion (Å) below which nothing is said to move
 STILL_ANGST = 1e-6
@@ -101,7 +102,7 @@ def half_set_control(config, particles, half, devices, repeat):
         folder = os.path.join(config.out, name)
         model = load_model(folder)
         points.append(latent_points(model, folder, items, config, devices))
-        fields.append(field(model, points[-1]))
+        fields.append(field(model.alone(), points[-1]))
     latents, variates = latent_agreement(points[0], points[1], config.seed)
     displacements, each = field_agreement(fields[0], fields[1], config.seed)
     found = dict(particles=[int(np.sum(half == number)) for number in (1, 2)], compared=len(items.particles), **latents, **displacements)
@@ -111,13 +112,14 @@ def half_set_control(config, particles, half, devices, repeat):
 
 
 def latent_points(model, folder, items, config, devices, batch_size=64):
-    """Refined latent points [n_items, D] of other items than a network was trained on; `folder` is its run."""
+    """Refined latent points [n_items, own_dim] of other items than a network was trained on; `folder` is its run."""
     agreement = Agreement.from_state(dict(model.likelihood.state(), objective=config.objective))
-    gradients = devices.compiled(gradient_function(agreement, model.deformation))
+    given, _ = Beginning(model.earlier, folder=config.continue_from).given(items)
+    gradients = devices.compiled(gradient_function(agreement, model))
     features = np.concatenate([gradients(len(chosen), *batch)[0].numpy() for chosen, batch in prefetched(
-        items, np.arange(len(items)), batch_size, own=devices.own)])
-    prior = unit_prior(model.latent_dim)
+        items, np.arange(len(items)), batch_size, given, devices.own)])
+    prior = unit_prior(model.own_dim)
     if not model.settings["variational"]:
         with np.load(os.path.join(folder, rundir.LATENTS)) as data:
             prior = latent_prior(data["encoded"][~data["held_out"]])
-    return refine_latents(model, items, features, prior, config.latent_steps, devices)["z"]
+    return refine_latents(model, items, features, prior, config.latent_steps, devices)["z"][:, model.given_dim:]

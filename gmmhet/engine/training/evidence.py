@@ -291,8 +291,8 @@ def verdict(found):
     str
     """
     low, high = found["held_out_evidence_interval"]
-    gain = "on particles that the networks never saw, the evidence over a single model is %.3g nats a particle (95 %% interval %.3g to %.3g)" % (
-        found["held_out_evidence"], low, high)
+    gain = "on particles that the networks never saw, the evidence over %s is %.3g nats a particle (95 %% interval %.3g to %.3g)" % (
+        found.get("evidence_over", "a single model"), found["held_out_evidence"], low, high)
     grounds = [(low > 0, gain, gain + ", which does not exceed 0")]
     if "null" in found:
         grounds.append(_null_ground(found))

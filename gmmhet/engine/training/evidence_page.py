@@ -53,7 +53,7 @@ def not_run(axes, title, flag):
 
 
 def draw_history(axes, path, best):
-    """Gain over the neutral model by epoch, of the particles learned from and of those held out."""
+    """Gain over the neutral model (or the earlier stage) by epoch, of the particles learned from and of those held out."""
     with open(path, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     epoch = [int(row["epoch"]) for row in rows]
@@ -64,7 +64,7 @@ def draw_history(axes, path, best):
     axes.plot(best, held[best - 1], "o", markersize=10, markerfacecolor="none", markeredgecolor=REAL, markeredgewidth=1.4, label="best epoch, kept")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False, fontsize=8.5, loc="best")
-    plain(axes, "Bound on the gain, by epoch", "Epoch", "Over the neutral model, per particle")
+    plain(axes, "Bound on the gain, by epoch", "Epoch", "Over the model it starts from, per particle")
 
 
 def draw_gain(axes, gain, mean, interval, weight):
@@ -80,7 +80,7 @@ def draw_gain(axes, gain, mean, interval, weight):
     axes.text(0.98, 0.97, "mean %.3g nats\n%.3g to %.3g (95 %%)" % (mean, *interval), transform=axes.transAxes, ha="right", va="top", fontsize=9,
               color=FOR if interval[0] > 0 else AGAINST, fontweight="bold")
     axes.text(0.98, 0.83, "weight of the landscape %.2f" % weight, transform=axes.transAxes, ha="right", va="top", fontsize=8.5, color=INK)
-    plain(axes, "Evidence of each held-out particle", "Over the best single model (nats)", "Particles")
+    plain(axes, "Evidence of each held-out particle", "Over what it is compared with (nats)", "Particles")
 
 
 def draw_null(axes, found):

@@ -1,6 +1,7 @@
 """The encoder's input: each particle's gradient of the agreement at the neutral model, in the molecule's frame.
 
-Gradients live in a file, never whole in memory; they are standardised per column with statistics of the particles trained on.
+In a further stage of training the gradient is taken at the conformation that the earlier stages gave the particle, and the latent point of that
+conformation stands beside it. Gradients live in a file, never whole in memory; they are standardised per column with statistics of the particles trained on.
 """
 import os
 import weakref
@@ -14,39 +15,43 @@ from gmmhet.engine.log import progress
 from gmmhet.engine.training.batches import prefetched
 
 
-def gradient_function(agreement, deformation):
-    """A function: images, rotation, shift, ctf to (gradient in network-output space [B, outputs], neutral agreement [B]).
+def gradient_function(agreement, model):
+    """A function: images, rotation, shift, ctf, given to (features [B, outputs + given_dim], agreement before this stage [B]).
 
-    The gradient with respect to the decoder's outputs at 0 is the per-Gaussian gradient carried through the deformation's chain rule,
+    `given` [B, given_dim] are latent points of the earlier stages. The gradient with respect to the decoder's outputs at 0 is the per-Gaussian gradient carried through the deformation's chain rule,
     so it is already summed over neighbours that move together, and restricted to the columns and region that may vary.
     """
-    def gradients(images, rotation, shift, ctf):
+    def gradients(images, rotation, shift, ctf, given):
         data, transfer = agreement.observe(images, ctf)
-        u = tf.zeros([tf.shape(images)[0], deformation.outputs])
+        u, start = tf.zeros([tf.shape(images)[0], model.deformation.outputs]), model.start(given)
         with tf.GradientTape() as tape:
             tape.watch(u)
-            centers, amplitudes, widths = deformation.apply(u)
+            centers, amplitudes, widths = model.deformation.apply(u, start)
             value = agreement.value(data, transfer * project(place(centers, rotation, shift), amplitudes, widths, agreement.grid))
-        return tape.gradient(value, u), value
+        return tf.concat([tape.gradient(value, u), given], 1), value
     return gradients
 
 
-def compute_features(path, items, agreement, deformation, devices, batch_size=64):
-    """Write the gradients of all items to `path` (.npy, float32 [n_items, outputs]); an existing complete file is kept.
+def compute_features(path, items, given, agreement, model, devices, batch_size=64):
+    """Write the features of all items to `path` (.npy, float32 [n_items, outputs + given_dim]); an existing complete file is kept.
 
     All devices compute, the chief writes, and the others read its files when it has finished.
 
+    Parameters
+    ----------
+    given : float32 [n_items, given_dim], latent points of the earlier stages.
+
     Returns
     -------
-    features (Rows), neutral agreement [n_items].
+    features (Rows), agreement before this stage [n_items] (of the neutral model in a first one).
     """
     values_path = path[:-4] + "_neutral.npy"
     if not devices.ask(devices.is_chief and os.path.exists(values_path))[0]:
-        gradients = devices.compiled(gradient_function(agreement, deformation))
-        batches = prefetched(items, np.arange(len(items)), batch_size, own=devices.own)
+        gradients = devices.compiled(gradient_function(agreement, model))
+        batches = prefetched(items, np.arange(len(items)), batch_size, given, devices.own)
         results = (gradients(len(chosen), *batch) for chosen, batch in progress(batches, -(-len(items) // batch_size), "gradients"))
         if devices.is_chief:
-            _write_features(path, values_path, results, (len(items), deformation.outputs))
+            _write_features(path, values_path, results, (len(items), model.deformation.outputs + model.given_dim))
         else:
             for _ in results:
                 pass

@@ -36,7 +36,7 @@ class Trainer:
     Parameters
     ----------
     model : HeterogeneityModel.
-    items : Items; features : Rows [n_items, F]; neutral : float [n_items], neutral agreement.
+    items : Items; features : Rows [n_items, F]; neutral : float [n_items], agreement before this training: neutral, or of the earlier stages.
     held_out : bool [n_items].
     config : TrainConfig.
     run : RunDir.
@@ -60,21 +60,23 @@ class Trainer:
     def _bound(self, images, rotation, shift, ctf, features, noise, training=False):
         """Agreement with z drawn from the latent posterior, divergence from the prior, and restraint, each [B]."""
         mean, log_std = self.model.encode(features, training)
-        z = mean + tf.exp(log_std) * noise
+        given = self.model.given(features)
+        z = tf.concat([given, mean + tf.exp(log_std) * noise], 1)
         data, transfer = self.agreement.observe(images, ctf)
         centers, amplitudes, widths = self.model.mixture(z, training)
         image = transfer * project(place(centers, rotation, shift), amplitudes, widths, self.agreement.grid)
         divergence = 0.5 * tf.reduce_sum(mean**2 + tf.exp(2 * log_std) - 2 * log_std - 1, 1)
         if not self.model.settings["variational"] or self.agreement.objective == "frc":
             divergence = tf.zeros_like(divergence)
-        return self.agreement.value(data, image), divergence, self._restraint(amplitudes, widths)
+        return self.agreement.value(data, image), divergence, self._restraint(given, amplitudes, widths)
 
-    def _restraint(self, amplitudes, widths):
+    def _restraint(self, given, amplitudes, widths):
         """What a model pays for changing amplitudes (nats) and, as in the paper, for widths that differ; [B]."""
         cost = tf.zeros_like(amplitudes[:, 0])
         if "amplitude" in self.model.settings["columns"] and self.agreement.objective == "likelihood":
-            neutral = self.model.neutral.amplitudes
-            cost += self.config.amplitude_cost / np.sum(neutral) * tf.reduce_sum(tf.abs(amplitudes - neutral), 1)
+            neutral, start = self.model.neutral.amplitudes, self.model.start(given)
+            change = amplitudes - (neutral if start is None else start[1])
+            cost += self.config.amplitude_cost / np.sum(neutral) * tf.reduce_sum(tf.abs(change), 1)
         if "width" in self.model.settings["columns"]:
             cost += tf.math.reduce_std(widths, -1) / tf.reduce_mean(widths)
         return cost
@@ -140,7 +142,8 @@ class Trainer:
         held = self.held_out_gain()
         self.history.append(dict(epoch=number, training_gain=(gain - divergence) / len(order), held_out_gain=held,
                                  divergence=divergence / len(order), seconds=time.monotonic() - started))
-        log.info("epoch %d: gain over neutral %.4g (training), %.4g (held out)", number, self.history[-1]["training_gain"], held)
+        log.info("epoch %d: gain over %s %.4g (training), %.4g (held out)", number, "the earlier stage" if self.model.earlier else "neutral",
+                 self.history[-1]["training_gain"], held)
         if self.best is None or held > self.best["held_out_gain"]:
             self.best, self.best_weights = self.history[-1], [v.numpy() for v in self.model.variables]
         if self.devices.is_chief:
@@ -168,7 +171,7 @@ class Trainer:
         return total / max(len(chosen_rows), 1)
 
     def write_history(self):
-        """history.csv: one row an epoch; gains per particle over the neutral model (nats, or FRC)."""
+        """history.csv: one row an epoch; gains per particle over the neutral model or the earlier stage (nats, or FRC)."""
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, list(self.history[0]))
         writer.writeheader()

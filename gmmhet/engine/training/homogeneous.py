@@ -16,7 +16,8 @@ class HomogeneousParticles:
     Parameters
     ----------
     particles : ParticleSet.
-    mixture : Mixture.
+    mixture : Mixture, or, where each particle keeps a conformation of an earlier stage, a callable: rows [B] to centers [B, N, 3], amplitudes [B, N]
+        and widths [B, N].
     likelihood : Agreement, with the noise, scale and grid of the real set.
     seed : int
     """
@@ -27,13 +28,13 @@ class HomogeneousParticles:
         radius = np.hypot(np.fft.fftfreq(grid.box)[:, None], np.fft.rfftfreq(grid.box)[None]) * grid.box
         ring = np.minimum(np.round(radius).astype(int), grid.m + 1)
         self._deviation = np.sqrt(np.stack([_filled(power) for power in likelihood.noise_power]))[:, ring].astype(np.float32)
-        parts = [tf.constant(part, tf.float32) for part in (mixture.centers, mixture.amplitudes, mixture.widths)]
-
-        sizes = ([None, 3, 3], [None, 2], [None, particles.ctf.shape[1]], [None])
+        self._mixtures = mixture if callable(mixture) else lambda rows: [
+            np.broadcast_to(np.float32(part), (len(rows), *part.shape)) for part in (mixture.centers, mixture.amplitudes, mixture.widths)]
+        sizes = ([None, None, 3], [None, None], [None, None], [None, 3, 3], [None, 2], [None, particles.ctf.shape[1]], [None])
 
         @tf.function(input_signature=[tf.TensorSpec(size, tf.float32) for size in sizes], autograph=False)
-        def clean(rotation, shift, ctf, scale):
-            image = project(place(parts[0], rotation, shift), parts[1], parts[2], grid)
+        def clean(centers, amplitudes, widths, rotation, shift, ctf, scale):
+            image = project(place(centers, rotation, shift), amplitudes, widths, grid)
             return inverse_transform(scale[:, None, None, None] * ctf_values(ctf, grid.kx, grid.ky)[:, None] * image, grid)
         self._clean = clean
 
@@ -49,7 +50,7 @@ class HomogeneousParticles:
         group = np.zeros(len(indices), int)
         for number, name in enumerate(self._likelihood.groups, 1):
             group[real.ctf[indices, 10] == name] = number
-        images = self._clean(*(tf.constant(a[indices]) for a in (real.rotation, real.shift_angst, real.ctf)),
+        images = self._clean(*self._mixtures(indices), *(tf.constant(a[indices]) for a in (real.rotation, real.shift_angst, real.ctf)),
                              tf.constant(self._likelihood.scale[group], tf.float32)).numpy()
         for image, number, i in zip(images, group, real.ids[indices]):
             noise = np.random.default_rng([self._seed, 11, int(i)]).standard_normal((box, box), np.float32)

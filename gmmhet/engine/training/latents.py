@@ -22,19 +22,22 @@ def unit_prior(dimension):
 def refine_latents(model, items, features, prior, steps, devices, batch_size=64):
     """Posterior mode of every item's z under a Gaussian prior, with the Laplace evidence.
 
+    In a further stage the part of z that the earlier stages found stays, and all figures are of the own part.
+
     Parameters
     ----------
     model : HeterogeneityModel.
     items : Items.
     features : Rows or array [n_items, F].
-    prior : mean [D], precision [D, D].
+    prior : mean [own_dim], precision [own_dim, own_dim].
     steps : int; 0 keeps the encoder's mean.
     devices : Devices.
 
     Returns
     -------
-    dict: z [n, D], its posterior's z_covariance [n, D, D] and z_std [n, D] (Laplace's approximation), agreement [n] (log-likelihood at z),
-    neutral_agreement [n], static_agreement [n] (at the prior's mean), evidence [n] (log marginal likelihood, also Laplace's); all in nats.
+    dict: z [n, D], its posterior's z_covariance [n, own_dim, own_dim] (Laplace's approximation), agreement [n] (log-likelihood at z),
+    neutral_agreement [n] (before this stage), static_agreement [n] (at the prior's mean), evidence [n] (log marginal likelihood, also Laplace's);
+    all in nats.
     """
     mean, precision = (tf.constant(p) for p in prior)
     grid, likelihood = model.likelihood.grid, model.likelihood
@@ -44,29 +47,28 @@ def refine_latents(model, items, features, prior, steps, devices, batch_size=64)
 
     def solve(images, rotation, shift, ctf, feature):
         data, transfer = likelihood.observe(images, ctf)
-        count = tf.shape(images)[0]
+        count, given = tf.shape(images)[0], model.given(feature)
+        start = model.start(given)
 
-        def image(z):
-            centers, amplitudes, widths = model.mixture(z)
+        def image(z=None):
+            u = tf.zeros([count, model.deformation.outputs]) if z is None else model.decoder(z)
+            centers, amplitudes, widths = model.deformation.apply(u, start)
             return transfer * project(place(centers, rotation, shift), amplitudes, widths, grid)
 
         def residual(z):
             return tf.reshape(root_weight * (image(z) - data), [count, 2 * grid.shape[0] * grid.shape[1]])
 
-        start = model.encode(feature)[0]
-        z, _, _, curvature = refine(residual, start, mean, precision, max(steps, 1), delta)
+        encoded = model.encode(feature)[0]
+        z, _, _, curvature = refine(residual, encoded, mean, precision, max(steps, 1), delta)
         if steps == 0:
-            z = start
+            z = encoded
         posterior = curvature + precision
-        value, static = likelihood.value(data, image(z)), likelihood.value(data, image(tf.zeros_like(z) + mean))
-        centers, amplitudes, widths = model.deformation.apply(tf.zeros([count, model.deformation.outputs]))
-        neutral = likelihood.value(data, transfer * project(place(centers, rotation, shift), amplitudes, widths, grid))
+        value, static, neutral = (likelihood.value(data, image(at)) for at in (z, tf.zeros_like(z) + mean, None))
         prior_cost = 0.5 * tf.einsum("bq,qp,bp->b", z - mean, precision, z - mean)
         evidence = value - prior_cost + 0.5 * (log_det_precision - tf.linalg.logdet(posterior))
-        covariance = tf.linalg.inv(posterior)
-        return z, covariance, tf.sqrt(tf.linalg.diag_part(covariance)), value, neutral, static, evidence
+        return tf.concat([given, z], 1), tf.linalg.inv(posterior), value, neutral, static, evidence
 
-    names = ("z", "z_covariance", "z_std", "agreement", "neutral_agreement", "static_agreement", "evidence")
+    names = ("z", "z_covariance", "agreement", "neutral_agreement", "static_agreement", "evidence")
     parts: dict[str, list] = {name: [] for name in names}
     shared = devices.compiled(solve)
     batches = prefetched(items, np.arange(len(items)), batch_size, features, devices.own)

@@ -1,4 +1,5 @@
 """The trained model: neutral mixture, deformation, encoder, decoder, agreement; saved as JSON and npz, never pickled."""
+import copy
 import json
 import os
 
@@ -11,7 +12,7 @@ from gmmhet.engine.networks.decoder import Deformation
 from gmmhet.engine.networks.mlp import mlp
 from gmmhet.engine.rundir import MODEL
 
-SETTINGS, WEIGHTS, NEUTRAL = "model.json", "weights.npz", "neutral.npz"
+SETTINGS, WEIGHTS, NEUTRAL, EARLIER = "model.json", "weights.npz", "neutral.npz", "earlier"
 #: log standard deviation of the latent posterior stays in this range
 LOG_STD_RANGE = (-5.0, 1.0)
 
@@ -19,29 +20,53 @@ LOG_STD_RANGE = (-5.0, 1.0)
 class HeterogeneityModel:
     """Everything that turns an image's gradient into a latent point, and a latent point into a mixture.
 
+    A model may stand on an earlier one, which is never changed: its latent points are then ``z = (z of the earlier stages, own z)``, and
+
+        mixture(z) = deformation.apply(decoder(own z), deformation.begin(earlier.mixture(z of the earlier stages)))
+
+    (see `Deformation` for how changes add up, and for what `begin` takes back in a part that may move). The encoder finds the own part; the other part of each particle was found by the earlier
+    training and stays. It comes with the particle's features, so "features" are a gradient and a latent point of the earlier stages side by side.
+
     Parameters
     ----------
     neutral : Mixture.
     free : bool array [N], Gaussians that may vary.
     settings : dict: columns, smoothness, latent_dim, hidden, dropout, batch_norm, l2, variational, seed, symmetry, particles, likelihood
-        (state of the likelihood Agreement), objective.
+        (state of the likelihood Agreement), objective. latent_dim is that of the own part.
+    earlier : HeterogeneityModel of the same neutral mixture, or None.
     """
 
-    def __init__(self, neutral, free, settings):
-        self.neutral, self.free, self.settings = neutral, np.asarray(free, bool), settings
+    def __init__(self, neutral, free, settings, earlier=None):
+        self.neutral, self.free, self.settings, self.earlier = neutral, np.asarray(free, bool), settings, earlier
         s = settings
         self.deformation = Deformation(neutral, free, s["columns"], s["smoothness"])
         self.likelihood = Agreement.from_state(s["likelihood"])
         common = dict(hidden=s["hidden"], dropout=s["dropout"], batch_norm=s["batch_norm"], l2=s["l2"])
-        outputs = self.latent_dim * (2 if s["variational"] else 1)
-        self.encoder = mlp(self.deformation.outputs, outputs=outputs, seed=s["seed"], last_scale=s["encoder_scale"], **common)
-        self.decoder = mlp(self.latent_dim, outputs=self.deformation.outputs, seed=s["seed"] + 1000, zero_last=True, **common)
-        self.feature_mean = tf.Variable(tf.zeros(self.deformation.outputs), trainable=False)
-        self.feature_deviation = tf.Variable(tf.ones(self.deformation.outputs), trainable=False)
+        outputs, features = self.own_dim * (2 if s["variational"] else 1), self.deformation.outputs + self.given_dim
+        self.encoder = mlp(features, outputs=outputs, seed=s["seed"], last_scale=s["encoder_scale"], **common)
+        self.decoder = mlp(self.own_dim, outputs=self.deformation.outputs, seed=s["seed"] + 1000, zero_last=True, **common)
+        self.feature_mean = tf.Variable(tf.zeros(features), trainable=False)
+        self.feature_deviation = tf.Variable(tf.ones(features), trainable=False)
+
+    @property
+    def own_dim(self):
+        """Latent dimensions of this stage."""
+        return self.settings["latent_dim"]
+
+    @property
+    def given_dim(self):
+        """Latent dimensions of the earlier stages, which come first in z; 0 without any."""
+        return self.earlier.latent_dim if self.earlier else 0
 
     @property
     def latent_dim(self):
-        return self.settings["latent_dim"]
+        return self.given_dim + self.own_dim
+
+    @property
+    def stages(self):
+        """For a summary: what varies in each stage, and its latent dimensions (from 1, first and last); the first stage first."""
+        here = dict(vary=self.settings["columns"], free_gaussians=int(self.free.sum()), latent_dimensions=[self.given_dim + 1, self.latent_dim])
+        return [*(self.earlier.stages if self.earlier else []), here]
 
     @property
     def box(self):
@@ -66,25 +91,48 @@ class HeterogeneityModel:
 
     @property
     def variables(self):
-        """All variables, in the order in which they are saved."""
+        """All variables of this stage, in the order in which they are saved."""
         return list(self.encoder.variables) + list(self.decoder.variables) + [self.feature_mean, self.feature_deviation]
 
     def encode(self, features, training=False):
-        """Features [B, F] to the mean and log standard deviation of z, both [B, D]."""
+        """Features [B, F] to the mean and log standard deviation of the own part of z, both [B, own_dim]."""
         out = self.encoder((features - self.feature_mean) / self.feature_deviation, training=training)
         if not self.settings["variational"]:
             return out, tf.fill(tf.shape(out), np.float32(np.log(max(self.settings["latent_noise"], 1e-6))))
         mean, log_std = tf.split(out, 2, axis=1)
         return mean, tf.clip_by_value(log_std - 1.0, *LOG_STD_RANGE)
 
+    def given(self, features):
+        """The part [B, given_dim] of z that features [B, F] bring along."""
+        return features[:, self.deformation.outputs:]
+
+    def start(self, given):
+        """What this stage changes: mixtures of the earlier stages at their latent points [B, given_dim], as `Deformation.begin` takes them over; None
+        for the neutral mixture."""
+        return self.deformation.begin(self.earlier.mixture(given)) if self.earlier else None
+
     def mixture(self, z, training=False):
-        """Latent points [B, D] to centers [B, N, 3], amplitudes [B, N], widths [B, N] or [N]; neutral before training."""
-        return self.deformation.apply(self.decoder(z, training=training))
+        """Latent points [B, D] to centers [B, N, 3], amplitudes [B, N], widths [B, N] or [N]; before training as the earlier stages left them."""
+        given, own = tf.split(z, [self.given_dim, self.own_dim], axis=1)
+        return self.deformation.apply(self.decoder(own, training=training), self.start(given))
 
     def decode(self, z):
         """As `mixture`, NumPy in and out, with a row per latent point in all three."""
         centers, amplitudes, widths = (part.numpy() for part in self.mixture(tf.constant(np.atleast_2d(z), tf.float32)))
         return centers, amplitudes, np.broadcast_to(widths, amplitudes.shape)
+
+    @property
+    def compared_with(self):
+        """What the evidence for this stage is over, in words."""
+        if not self.earlier:
+            return "a single model"
+        return "the conformations of the earlier stage" + (" with the moving part at rest" if self.deformation.moves_part else " alone")
+
+    def alone(self):
+        """This stage alone: the same networks and own latent points, but what they change is the neutral mixture."""
+        model = copy.copy(self)
+        model.earlier = None
+        return model
 
     def jacobian(self, z):
         """Change of the centres with z at one latent point [D]: [N, 3, D], Å per unit of z."""
@@ -97,12 +145,14 @@ class HeterogeneityModel:
         return np.stack(columns, axis=-1)
 
     def save(self, folder):
-        """Write settings, neutral mixture and weights into a folder."""
+        """Write settings, neutral mixture and weights into a folder, and the earlier stages into a folder inside."""
         os.makedirs(folder, exist_ok=True)
         self.neutral.save(os.path.join(folder, NEUTRAL), free=self.free)
         np.savez(os.path.join(folder, WEIGHTS), *[v.numpy() for v in self.variables])
         with open(os.path.join(folder, SETTINGS), "w", encoding="utf-8") as f:
             json.dump(self.settings, f, indent=2)
+        if self.earlier:
+            self.earlier.save(os.path.join(folder, EARLIER))
 
     def load_weights(self, folder):
         """Take the weights of another model of the same shape."""
@@ -123,12 +173,16 @@ def assign(variables, values):
 
 def load_model(folder):
     """The model of a train run: `folder` is the run's folder."""
-    folder = os.path.join(folder, MODEL)
+    return _load(os.path.join(folder, MODEL))
+
+
+def _load(folder):
+    earlier = os.path.join(folder, EARLIER)
     with open(os.path.join(folder, SETTINGS), encoding="utf-8") as f:
         settings = json.load(f)
     path = os.path.join(folder, NEUTRAL)
     with np.load(path) as data:
         free = data["free"]
-    model = HeterogeneityModel(Mixture.load(path), free, settings)
+    model = HeterogeneityModel(Mixture.load(path), free, settings, _load(earlier) if os.path.isdir(earlier) else None)
     model.load_weights(folder)
     return model

@@ -9,6 +9,7 @@ from gmmhet.engine import rundir
 from gmmhet.engine.config import COLUMNS, ConfigError, required, to_json, with_length, with_preset
 from gmmhet.engine.gmm.mixture import Mixture
 from gmmhet.engine.gmm.regions import asymmetric_unit, region_mask, symmetry_correlation
+from gmmhet.engine.io.ids import read_ids
 from gmmhet.engine.io.particles import read_particles
 from gmmhet.engine.log import log
 from gmmhet.engine.training.batches import Items
@@ -21,7 +22,8 @@ from gmmhet.engine.training.evidence_page import Page, evidence_figure
 from gmmhet.engine.training.features import column_statistics, compute_features
 from gmmhet.engine.training.heterogeneity import NETWORKS, Trainer, TrainError
 from gmmhet.engine.training.latents import latent_prior, refine_latents, unit_prior
-from gmmhet.engine.training.model import SETTINGS, HeterogeneityModel
+from gmmhet.engine.training.model import HeterogeneityModel
+from gmmhet.engine.training.staging import beginning
 
 #: below this correlation with itself turned, a neutral model is not taken for symmetric
 SYMMETRY_DOUBT = 0.9
@@ -109,19 +111,28 @@ class Trained:
     summary: dict
 
     def single_model(self):
-        """The better single model of the held-out particles: neutral, or, without symmetry, decoded at the prior's mean. A Mixture."""
-        model, held = self.trainer.model, self.trainer.held_out
-        if model.symmetry != "c1" or self.latents["neutral_agreement"][held].mean() >= self.latents["static_agreement"][held].mean():
-            return model.neutral
-        centers, amplitudes, widths = (part[0] for part in model.decode(self.prior[0]))
-        return Mixture(centers, amplitudes, widths)
+        """The better single model of the held-out particles: neutral, or, without symmetry, decoded at the prior's mean. A Mixture.
+
+        In a further stage each particle keeps its conformation of the earlier ones: a function of rows [B] to centers, amplitudes and widths.
+        """
+        model, held, own = self.trainer.model, self.trainer.held_out, self.prior[0]
+        stays = model.symmetry != "c1" or self.latents["neutral_agreement"][held].mean() >= self.latents["static_agreement"][held].mean()
+        if not model.earlier:
+            return model.neutral if stays else Mixture(*(part[0] for part in model.decode(own)))
+        given = self.latents["z"][:, :model.given_dim]
+        u = np.zeros((1, model.deformation.outputs), np.float32) if stays else model.decoder(own[None])
+
+        def conformations(rows):
+            centers, amplitudes, widths = model.deformation.apply(tf.repeat(u, len(rows), 0), model.start(given[rows]))
+            return centers, amplitudes, tf.broadcast_to(widths, tf.shape(amplitudes))
+        return conformations
 
 
 def _train(config, run, devices):
     """The stage, on this process's devices: the training itself, then the controls that were asked for."""
     required(config, "particles", "gmm")
     config = with_preset(config)
-    particles = read_particles(config.particles)
+    particles = chosen_particles(config)
     half = half_sets(particles, config.seed) if config.half_sets else None
     trained = train_set(config, run, devices, particles)
     if trained is None:
@@ -137,6 +148,18 @@ def _train(config, run, devices):
         summary["half_sets"], page.variates, page.fields = half_set_control(config, particles, half, devices, repeat)
     if devices.is_chief:
         _conclude(run, summary, page)
+
+
+def chosen_particles(config):
+    """The particles of a run: all of its set, or those that `--ids` lists."""
+    particles = read_particles(config.particles)
+    if not config.ids:
+        return particles
+    ids, copies = read_ids(config.ids)
+    if np.any(copies):
+        raise ConfigError("--ids %s names symmetry copies ('%d %d'), but training takes every particle at all of its orientations: leave the second "
+                          "column out" % (config.ids, ids[copies > 0][0], copies[copies > 0][0]))
+    return particles.select(particles.rows_of(ids))
 
 
 def _repeat(config, joins, devices, particles):
@@ -162,30 +185,39 @@ def train_set(config, run, devices, particles):
     Returns
     -------
     Trained, or None where the training was paused.
+
+    Raises
+    ------
+    ConfigError
+        before anything is written, when parameters and inputs do not go together.
     """
     if len(particles) < 10:
-        raise ConfigError("%s holds %d particles; at least 10 are needed to train" % (config.particles, len(particles)))
+        raise ConfigError("%s holds %d particles; at least 10 are needed to train" % (config.ids or config.particles, len(particles)))
     columns = parse_columns(config.vary)
     neutral, fitted_resolution = load_neutral(config.gmm, particles, config.rescale_map)
     free = free_gaussians(config, neutral)
     _doubt_symmetry(config.symmetry, neutral, fitted_resolution)
-    if config.continue_from:
-        _check_continued(config, columns)
+    begins, items = beginning(config, columns, neutral, free), Items(particles, config.symmetry)
+    given, given_covariance = begins.given(items)
     run.create()
+    if begins.words:
+        log.info(begins.words)
     os.makedirs(run(rundir.WORK), exist_ok=True)
-    items = Items(particles, config.symmetry)
     config = with_length(config, len(items))
     held_out = hold_out(items, config.held_out, config.seed)
-    likelihood = calibrate(particles, neutral, config.resolution or fitted_resolution, config.mask_diameter, config.seed, config.min_resolution)
+    likelihood = calibrate(particles, neutral, config.resolution or fitted_resolution, config.mask_diameter, config.seed, config.min_resolution,
+                           begins.conformations(given))
     settings = dict(NETWORKS[config.preset], columns=list(columns), smoothness=config.smoothness, latent_dim=config.latent_dim,
                     latent_noise=config.latent_noise, seed=config.seed, symmetry=config.symmetry.lower(),
                     particles=os.path.abspath(config.particles), likelihood=likelihood.state())
-    model = HeterogeneityModel(neutral, free, settings)
+    model = HeterogeneityModel(neutral, free, settings, begins.earlier)
+    if begins.weights:
+        model.load_weights(begins.weights)
     log.info("%d particles (%d held out), %d of %d Gaussians may vary, %d anchors", len(particles), len(np.unique(items.row[held_out])),
              int(free.sum()), len(free), model.deformation.anchors)
     if devices.replicas > 1:
         log.info("%d devices in %d processes share each batch of %d", devices.replicas, devices.processes, config.batch_size)
-    trainer = _trainer(config, run, items, model, held_out, devices)
+    trainer = _trainer(config, run, items, given, model, held_out, devices)
     while not trainer.finished():
         if 0 <= config.pause_after_epoch <= len(trainer.history):
             log.info("paused after epoch %d; --resume continues", len(trainer.history))
@@ -194,15 +226,13 @@ def train_set(config, run, devices, particles):
     trainer.restore_best()
     if devices.is_chief:
         model.save(run(rundir.MODEL))
-    return _finish(config, run, trainer)
+    return _finish(config, run, trainer, given_covariance)
 
 
-def _trainer(config, run, items, model, held_out, devices):
-    """Features, standardisation, earlier networks and the last checkpoint."""
-    if config.continue_from:
-        model.load_weights(os.path.join(config.continue_from, rundir.MODEL))
+def _trainer(config, run, items, given, model, held_out, devices):
+    """Features, standardisation and the last checkpoint."""
     trainer = Trainer(model, items, None, None, held_out, config, run, devices)
-    trainer.features, trainer.neutral = compute_features(run(rundir.WORK, "gradients.npy"), items, trainer.agreement, model.deformation, devices)
+    trainer.features, trainer.neutral = compute_features(run(rundir.WORK, "gradients.npy"), items, given, trainer.agreement, model, devices)
     mean, deviation = column_statistics(trainer.features, np.flatnonzero(~held_out))
     model.feature_mean.assign(mean)
     model.feature_deviation.assign(deviation)
@@ -210,39 +240,30 @@ def _trainer(config, run, items, model, held_out, devices):
     return trainer
 
 
-def _check_continued(config, columns):
-    """Refuse an earlier run whose networks do not fit this one."""
-    folder = config.continue_from
-    problem = rundir.missing_run(folder, "train")
-    if problem:
-        raise ConfigError("--continue-from: " + problem)
-    earlier = rundir.read_json(os.path.join(folder, rundir.MODEL, SETTINGS))
-    network = NETWORKS[config.preset]
-    wanted = {"--vary": ("columns", list(columns)), "--latent-dim": ("latent_dim", config.latent_dim),
-              "--preset (hidden layers)": ("hidden", network["hidden"]), "--preset (variational)": ("variational", network["variational"])}
-    for words, (name, value) in wanted.items():
-        if earlier[name] != value:
-            raise ConfigError("--continue-from %s was trained with %s %s, this run has %s: give the same" % (folder, words, earlier[name], value))
-
-
-def _finish(config, run, trainer):
+def _finish(config, run, trainer, given_covariance):
     """Latent points, their agreement, and what they are worth."""
     model, items, held = trainer.model, trainer.items, trainer.held_out
     encoded = np.concatenate([model.encode(trainer.features[rows])[0].numpy() for rows in np.split(np.arange(len(items)), range(1024, len(items), 1024))])
     prior = unit_prior(config.latent_dim) if model.settings["variational"] else latent_prior(encoded[trainer.learned])
     found = refine_latents(model, items, trainer.features, prior, config.latent_steps, trainer.devices)
+    own = np.pad(found["z_covariance"], ((0, 0), *[(model.given_dim, 0)] * 2))
+    found["z_covariance"] = own + np.pad(given_covariance, ((0, 0), *[(0, model.own_dim)] * 2))
+    found["z_std"] = np.sqrt(np.diagonal(found["z_covariance"], axis1=1, axis2=2))
     if trainer.devices.is_chief:
         write_arrays(run(rundir.LATENTS), id=items.ids, copy=items.copy, held_out=held, encoded=encoded, **found)
     evidence, *singles = (per_particle(found[name][held], items.row[held]) for name in ("evidence", "neutral_agreement", "static_agreement"))
     gain, weight, plain = held_out_evidence(evidence, np.stack(singles), config.seed)
-    motion, amplitude = spread_motion(model, found["z"])
+    own = found["z"][:, model.given_dim:]
+    motion, amplitude = spread_motion(model.alone(), own)
     summary = dict(
         stage="train", seed=config.seed, particles=len(items.particles), held_out=len(gain), epochs=len(trainer.history),
         best_epoch=trainer.best["epoch"], held_out_gain=trainer.best["held_out_gain"],
         held_out_evidence=float(gain.mean()), held_out_evidence_interval=list(bootstrap_interval(gain, config.seed)), landscape_weight=weight,
-        evidence_of_landscape_alone=plain, motion_rms_angst=motion, amplitude_rms=amplitude, predicts=how_seen(items, found["z"], config.seed),
+        evidence_of_landscape_alone=plain, motion_rms_angst=motion, amplitude_rms=amplitude, predicts=how_seen(items, own, config.seed),
         resolution_angst=model.likelihood.grid.box * model.pixel_size / model.likelihood.grid.m,
         gaussians=len(model.neutral), free_gaussians=int(model.free.sum()), anchors=model.deformation.anchors, **model.likelihood.figures())
+    if model.earlier:
+        summary.update(stages=model.stages, evidence_over=model.compared_with)
     return Trained(trainer, found, prior, gain, summary)
 
 

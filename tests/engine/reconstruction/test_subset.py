@@ -163,11 +163,11 @@ class TestBadInput:
         self.refused(tmp_path, "symmetry must be cN or dN .*, got 'oct'", error=ValueError, particles=star, symmetry="oct")
 
     @pytest.mark.parametrize("content, error, message", [
-        ("", ReconstructError, "ids.txt holds no ids: expected one particle id"),
-        ("# nothing\n\n", ReconstructError, "ids.txt holds no ids"),
-        ("1001\nabc\n", ReconstructError, "must hold one whole number per line .*, got for example 'abc'"),
-        ("1001\n1002 0\n", ReconstructError, "got for example '1002 0'"),
-        ("1001\n1002.5\n", ReconstructError, "got for example '1002.5'"),
+        ("", ParticleError, "ids.txt holds no ids: expected one particle id"),
+        ("# nothing\n\n", ParticleError, "ids.txt holds no ids"),
+        ("1001\nabc\n", ParticleError, "must hold one whole number per line .*, got for example 'abc'"),
+        ("1001\n1002 0\n", ParticleError, "got for example '1002 0'"),
+        ("1001\n1002.5\n", ParticleError, "got for example '1002.5'"),
         ("1001\n5\n", ParticleError, r"1 ids are not in .*p.star \(ids 1001 to 1120\): 5"),
         ("1001\n1003\n", ReconstructError, r"half set 2 of the subset has no particles \(the other has 2\): .* choose a larger subset"),
     ])

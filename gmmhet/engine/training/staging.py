@@ -1,0 +1,106 @@
+"""Going on from an earlier training: its networks trained further, or a further stage on top of its conformations."""
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from gmmhet.engine import rundir
+from gmmhet.engine.config import ConfigError
+from gmmhet.engine.io.errors import listing
+from gmmhet.engine.training.heterogeneity import NETWORKS
+from gmmhet.engine.training.model import HeterogeneityModel, load_model
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a training starts from.
+
+    Attributes
+    ----------
+    earlier : HeterogeneityModel of the stages below, or None.
+    weights : str, folder of the saved networks that this stage's start from; empty: new ones.
+    folder : str, the earlier run; empty without one.
+    words : str, for the log.
+    """
+
+    earlier: "HeterogeneityModel | None" = None
+    weights: str = ""
+    folder: str = ""
+    words: str = ""
+
+    def given(self, items):
+        """Latent points of the stages below, float32 [n_items, given_dim], and their covariances; joined by id and copy.
+
+        Raises
+        ------
+        ConfigError
+            naming particles that the earlier run has no latent point for.
+        """
+        if self.earlier is None:
+            return np.zeros((len(items), 0), np.float32), np.zeros((len(items), 0, 0), np.float32)
+        with np.load(os.path.join(self.folder, rundir.LATENTS)) as data:
+            row = {pair: i for i, pair in enumerate(zip(data["id"].tolist(), data["copy"].tolist()))}
+            kept = self.earlier.latent_dim
+            points, covariance = data["z"][:, :kept], data["z_covariance"][:, :kept, :kept]
+        wanted = list(zip(items.ids.tolist(), items.copy.tolist()))
+        missing = sorted({i for i, copy in wanted if (i, copy) not in row})
+        if missing:
+            raise ConfigError("--continue-from %s has no latent point for %d of the %d particles (ids %s), and a further stage starts from the "
+                              "conformation that each particle has there: give --ids with particles that it was trained on" % (
+                                  self.folder, len(missing), len(items.particles), listing(missing)))
+        rows = [row[pair] for pair in wanted]
+        return points[rows].astype(np.float32), covariance[rows].astype(np.float32)
+
+    def conformations(self, given):
+        """A function, rows [B] of the particles to their mixtures below this stage; None where the neutral model stands for all."""
+        if self.earlier is None or self.earlier.symmetry != "c1":
+            return None
+        return lambda rows: self.earlier.mixture(given[rows])
+
+
+def beginning(config, columns, neutral, free):
+    """What `--continue-from` means for a run: the same columns, Gaussians and latent dimensions are trained further, others are a further stage.
+
+    Parameters
+    ----------
+    config : TrainConfig, with its preset.
+    columns : tuple of str; neutral : Mixture; free : bool [N], Gaussians that may vary.
+
+    Raises
+    ------
+    ConfigError
+        when the earlier run cannot be used.
+    """
+    folder = config.continue_from
+    if not folder:
+        return Beginning()
+    problem = rundir.missing_run(folder, "train")
+    if problem:
+        raise ConfigError("--continue-from: " + problem)
+    found = load_model(folder)
+    if found.symmetry != config.symmetry.lower():
+        raise ConfigError("--continue-from %s was trained with --symmetry %s, this run has %s: give the same" % (folder, found.symmetry, config.symmetry))
+    new = [words for words, same in (("--vary", set(found.settings["columns"]) == set(columns)), ("--region", np.array_equal(found.free, free)),
+                                     ("--latent-dim", found.own_dim == config.latent_dim)) if not same]
+    if not new:
+        _check_networks(config, found.settings)
+        return Beginning(found.earlier, os.path.join(folder, rundir.MODEL), folder, "the networks of %s are trained further" % folder)
+    if len(neutral) != len(found.neutral) or not all(
+            np.allclose(a, b, rtol=1e-4) for a, b in ((neutral.centers, found.neutral.centers), (neutral.amplitudes, found.neutral.amplitudes))):
+        raise ConfigError("--continue-from %s stands on another neutral model than --gmm %s: a further stage needs the same" % (folder, config.gmm))
+    if config.null and found.symmetry != "c1":
+        raise ConfigError("--null cannot be made for a further stage (--continue-from with another %s) under symmetry %s: leave it out" % (
+            " and ".join(new), found.symmetry))
+    return Beginning(found, folder=folder, words="a further stage on top of %s (other %s): its conformations stay, z gets %d more dimensions after its %d" % (
+        folder, " and ".join(new), config.latent_dim, found.latent_dim))
+
+
+def _check_networks(config, settings):
+    """Refuse an earlier run whose networks do not have the shape of this one's."""
+    network = NETWORKS[config.preset]
+    wanted = {"--preset (hidden layers)": ("hidden", network["hidden"]), "--preset (variational)": ("variational", network["variational"]),
+              "--smoothness": ("smoothness", config.smoothness)}
+    for words, (name, value) in wanted.items():
+        if settings[name] != value:
+            raise ConfigError("--continue-from %s was trained with %s %s, this run has %s: give the same" % (
+                config.continue_from, words, settings[name], value))
