@@ -36,7 +36,7 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--n", type=int, default=3000, help="particles (default 3000)")
     parser.add_argument("--snr", type=float, default=0.05, help="signal to noise (default 0.05)")
-    parser.add_argument("--epochs", type=int, default=10, help="most training epochs (default 10)")
+    parser.add_argument("--epochs", type=int, default=40, help="most training epochs (default 40)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the simulation (default 1)")
     return parser.parse_args()
 

@@ -196,7 +196,7 @@ PRESETS = {"default": {}, "paper": dict(objective="frc", learning_rate=1e-4, bat
 
 
 #: a training whose length is not given aims at so many optimizer steps, within these numbers of epochs
-STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 8000, 10, 100
+STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 12000, 10, 100
 
 
 def with_length(config, items):
