@@ -114,7 +114,7 @@ def random_poses(batch, rng):
 
 def step(count, grid, batch, method):
     """One whole training step, default settings."""
-    rng, config = np.random.default_rng(0), TrainConfig()
+    rng, config = np.random.default_rng(0), TrainConfig(epochs=1)
     agreement = Agreement(grid, "likelihood", 0.9 * grid.box, np.ones(grid.m + 2), 1.0)
     settings = dict(heterogeneity.NETWORKS["default"], columns=config.vary.split(","), smoothness=config.smoothness,
                     latent_dim=config.latent_dim, seed=1, symmetry="c1", likelihood=agreement.state())
