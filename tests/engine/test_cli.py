@@ -66,7 +66,6 @@ def test_help_names_every_flag_and_does_not_import_tensorflow(stage):
 @pytest.mark.parametrize("arguments,says", [
     (["fit", "--out", "x", "--mpa", "a"], "unrecognized arguments: --mpa"),
     (["fti"], "invalid choice: 'fti'"),
-    ([], "required: STAGE"),
     (["train", "--epochs", "many"], "argument --epochs: invalid int value: 'many'"),
     (["train", "--epochs", "2.5"], "argument --epochs: invalid int value: '2.5'"),
     (["train", "--learning-rate", "fast"], "argument --learning-rate: invalid float value: 'fast'"),

@@ -5,7 +5,7 @@ from gmmhet.engine.imaging.pose import symmetry_matrices
 from gmmhet.engine.io.particles import read_particles
 from gmmhet.engine.training.batches import Items, prefetched
 from gmmhet.engine.training.features import column_statistics
-from gmmhet.engine.training.train import bootstrap_interval, hold_out, verdict
+from gmmhet.engine.training.train import bootstrap_interval, hold_out
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +73,3 @@ def test_the_bootstrap_interval_holds_the_mean_and_shrinks_with_more_particles()
     few, many = (bootstrap_interval(v, 1) for v in (values[:100], values))
     assert few[0] < values[:100].mean() < few[1] and many[1] - many[0] == pytest.approx(4 * 1 / np.sqrt(4000), rel=0.15)
     assert few[1] - few[0] > 4 * (many[1] - many[0])
-
-
-def test_the_verdict_supports_heterogeneity_only_when_the_whole_interval_lies_above_zero():
-    assert verdict(0.5, 0.1, 0.9).startswith("Heterogeneity supported: ") and "0.5 nats a particle (95 % interval 0.1 to 0.9)" in verdict(0.5, 0.1, 0.9)
-    assert verdict(0.5, -0.1, 0.9).startswith("Heterogeneity not supported: ")

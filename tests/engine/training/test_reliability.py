@@ -1,7 +1,6 @@
 """Runs that are killed, that find the disk full or lose their images can be continued, and large sets are never held whole."""
 import json
 import os
-import re
 import resource
 import shutil
 import subprocess
@@ -9,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from commands import QUICK, ROOT, gmmhet, training
+from commands import QUICK, ROOT, gmmhet, gmmhet_process, training
 
 from gmmhet.engine import rundir
 from gmmhet.engine.training.batches import Items
@@ -28,12 +27,9 @@ def z_of(folder):
         return data["z"]
 
 
-@pytest.fixture
-def small_files():
-    """Call it with a number of bytes: no file can grow beyond it until the test ends, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+def small_files(size):
+    """For a process of its own: no file can grow beyond `size` bytes, as on a full disk."""
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
 def test_runs_killed_at_random_moments_end_like_one_left_alone(small):
@@ -41,26 +37,26 @@ def test_runs_killed_at_random_moments_end_like_one_left_alone(small):
     assert "3 of 3 runs went on" in told
 
 
-def test_a_disk_that_is_full_leaves_the_last_checkpoint_and_says_so(tmp_path, small_files):
+def test_a_disk_that_is_full_leaves_the_last_checkpoint_and_says_so(tmp_path):
     path, values = str(tmp_path / "checkpoint.npz"), [np.arange(1000, dtype=np.float32)]
     save_checkpoint(path, dict(model=values), dict(epoch=1))
-    small_files(1000)
-    with pytest.raises(OSError, match=re.escape("'%s' cannot be written: File too large. The run is kept as it was before: make room and "
-                                                "continue it with --resume" % path)):
-        save_checkpoint(path, dict(model=values), dict(epoch=2))
+    again = ("import sys, numpy; from gmmhet.engine.training.checkpoint import save_checkpoint; "
+             "save_checkpoint(sys.argv[1], dict(model=[numpy.arange(1000.0)]), dict(epoch=2))")
+    done = subprocess.run([sys.executable, "-c", again, path], env=dict(os.environ, PYTHONPATH=ROOT), capture_output=True, text=True, check=False,
+                          preexec_fn=small_files(1000))
+    assert ("'%s' cannot be written: File too large. The run is kept as it was before: make room and continue it with --resume" % path) in done.stderr
     assert os.listdir(tmp_path) == ["checkpoint.npz"]
     state, kept = load_checkpoint(path, dict(model=None))
     assert state == dict(epoch=1)
     np.testing.assert_array_equal(kept["model"][0], values[0])
 
 
-def test_a_run_that_finds_the_disk_full_goes_on_when_there_is_room(small, small_run, tmp_path, capsys, small_files):
+def test_a_run_that_finds_the_disk_full_goes_on_when_there_is_room(small, small_run, tmp_path):
     out, flags = tmp_path / "out", training(small, **QUICK)
     assert gmmhet("train", "--out", out, *flags, "--pause-after-epoch", 1) == 0
-    small_files(200000)
-    assert gmmhet("train", "--out", out, *flags, "--resume") == 1
-    assert "checkpoint.npz' cannot be written: File too large" in capsys.readouterr().err
-    small_files(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+    process = gmmhet_process("train", "--out", out, *flags, "--resume", preexec_fn=small_files(200000))
+    told = process.communicate()[0]
+    assert process.returncode == 1 and "checkpoint.npz' cannot be written: File too large" in told
     assert gmmhet("train", "--out", out, *flags, "--resume") == 0
     np.testing.assert_allclose(z_of(out), z_of(small_run), atol=1e-3 * z_of(small_run).std())
 
