@@ -136,7 +136,9 @@ def measure(case):
     if method == "dense":
         # value, phase, damping, both waves and their gradients: about ten full images per Gaussian
         image = 4 * grid.shape[0] * grid.shape[1] * count * 10
-        batch = max(1, min(batch, int(case["dense_memory"] * 2**30 // image)))
+        batch = min(batch, int(case["dense_memory"] * 2**30 // image))
+        if not batch:
+            sys.exit("%s dense left out: one particle takes about %.0f GB" % (what, image / 2**30))
     tf.linalg.matmul(tf.ones([256, 256]), tf.ones([256, 256]))
     before = memory("VmRSS")
     if what == "rate":
@@ -155,7 +157,7 @@ def run(case):
     done = subprocess.run([sys.executable, __file__, "--case", json.dumps(case)], capture_output=True, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if not lines:
-        print("  (failed: %s)" % (done.stderr.strip().splitlines() or ["killed"])[-1], file=sys.stderr)
+        print("(%s)" % (done.stderr.strip().splitlines() or ["killed"])[-1])
     return json.loads(lines[-1]) if lines else None
 
 
