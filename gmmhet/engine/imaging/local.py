@@ -149,6 +149,21 @@ def _wrap(columns, first, count, size):
 
 
 @_compiled
+def _outline(along_x, along_y, position, c, height, half, size):
+    """Profiles of one Gaussian in the square of 2 half points that it is drawn in.
+
+    Returns the square's first column and row, the Gaussian's distance past the grid point below it along x and y, and whether the square lies
+    within the grid.
+    """
+    column, inside_x = _cell(position[0], size)
+    row, inside_y = _cell(position[1], size)
+    _profile(along_x, half, inside_x, c, float32(1))
+    _profile(along_y, half, inside_y, c, height)
+    left, top = column - half + 1, row - half + 1
+    return left, top, inside_x, inside_y, left >= 0 and top >= 0 and left + 2 * half <= size and top + 2 * half <= size
+
+
+@_compiled
 def _draw(grids, xy, heights, c, tiles):
     """Add Gaussians to periodic grids.
 
@@ -162,12 +177,8 @@ def _draw(grids, xy, heights, c, tiles):
         for n in range(xy.shape[1]):
             blocks = tiles[own, n]
             half = blocks * (TILE // 2)
-            column, inside_x = _cell(xy[b, n, 0], size)
-            row, inside_y = _cell(xy[b, n, 1], size)
-            _profile(along_x, half, inside_x, c[own, n], float32(1))
-            _profile(along_y, half, inside_y, c[own, n], heights[height, n])
-            left, top = column - half + 1, row - half + 1
-            if left >= 0 and top >= 0 and left + 2 * half <= size and top + 2 * half <= size:
+            left, top, _, _, whole = _outline(along_x, along_y, xy[b, n], c[own, n], heights[height, n], half, size)
+            if whole:
                 for i in range(blocks):
                     for j in range(blocks):
                         _draw_tile(flat, (top + TILE * i) * size + left + TILE * j, size, along_x, TILE * j, along_y, TILE * i)
@@ -191,12 +202,7 @@ def _read(grids, xy, c, tiles, out):
         for n in range(xy.shape[1]):
             blocks = tiles[own, n]
             half = blocks * (TILE // 2)
-            column, inside_x = _cell(xy[b, n, 0], size)
-            row, inside_y = _cell(xy[b, n, 1], size)
-            _profile(along_x, half, inside_x, c[own, n], float32(1))
-            _profile(along_y, half, inside_y, c[own, n], float32(1))
-            left, top = column - half + 1, row - half + 1
-            whole = left >= 0 and top >= 0 and left + 2 * half <= size and top + 2 * half <= size
+            left, top, inside_x, inside_y, whole = _outline(along_x, along_y, xy[b, n], c[own, n], float32(1), half, size)
             if not whole:
                 _wrap(columns, left, 2 * half, size)
             zeroth = first_x = first_y = second = float32(0)
