@@ -8,7 +8,15 @@ from gmmhet.engine.config import ConfigError
 from gmmhet.engine.log import log
 from gmmhet.engine.losses.agreement import Agreement
 from gmmhet.engine.training.batches import Items, prefetched
-from gmmhet.engine.training.evidence import MOST_POINTS, field, field_agreement, latent_agreement, predictability, view_targets
+from gmmhet.engine.training.evidence import (
+    MOST_POINTS,
+    field,
+    field_agreement,
+    latent_agreement,
+    posterior_draw,
+    predictability,
+    view_targets,
+)
 from gmmhet.engine.training.features import gradient_function
 from gmmhet.engine.training.homogeneous import HomogeneousParticles
 from gmmhet.engine.training.latents import latent_prior, refine_latents, unit_prior
@@ -19,14 +27,14 @@ from gmmhet.engine.training.staging import Beginning
 STILL_ANGST = 1e-6
 
 
-def how_seen(items, z, seed):
-    """`predictability` of viewing direction and defocus from the latent points [n_items, D], by their words.
+def how_seen(items, z, covariance, seed):
+    """`predictability` of viewing direction and defocus, by their words, from draws of the posteriors of z [n_items, D] and [n_items, D, D].
 
     A symmetry copy is an item of its own, seen from its own direction; the copies of a particle stay together in all folds and permutations.
     """
     particles = items.particles
     shape = len(particles), len(items) // len(particles)
-    z, rotation = np.asarray(z, float).reshape(*shape, -1), items.rotation(np.arange(len(items))).reshape(*shape, 3, 3)
+    z, rotation = posterior_draw(z, covariance, seed).reshape(*shape, -1), items.rotation(np.arange(len(items))).reshape(*shape, 3, 3)
     defocus = np.repeat(particles.ctf[:, :2].astype(float).mean(1)[:, None, None], shape[1], 1)
     return {"viewing direction": predictability(z, view_targets(rotation), seed), "defocus": predictability(z, defocus, seed)}
 

@@ -13,6 +13,7 @@ from gmmhet.engine.training.evidence import (
     landscape_weight,
     latent_agreement,
     per_particle,
+    posterior_draw,
     predictability,
     seen_warnings,
     spread_motion,
@@ -149,6 +150,45 @@ def test_symmetry_copies_stay_together_so_that_what_a_particle_s_copies_share_is
 
 def test_targets_that_do_not_vary_cannot_be_predicted():
     assert predictability(np.random.default_rng(0).normal(size=(50, 1, 2)), np.full((50, 1, 1), 15000.0), 1) == dict(r2=0.0, chance=0.0, p=1.0)
+
+
+def posteriors(truth, information):
+    """Means [n, D] and covariances [n, D, D] under a unit prior, of truth [n, D] observed with an information [n] per dimension."""
+    rng, (n, width) = np.random.default_rng(1), truth.shape
+    observed = truth + rng.normal(size=truth.shape) / np.sqrt(information)[:, None]
+    share = information / (1 + information)
+    return share[:, None] * observed, np.eye(width) / (1 + information)[:, None, None]
+
+
+def seen_in(z, covariance, targets):
+    """R^2 and what chance gives, of the posterior's means and of draws from it."""
+    points = z, posterior_draw(z, covariance, 1)
+    return [(told["r2"], told["chance"]) for told in (predictability(p[:, None], targets[:, None], 1) for p in points)]
+
+
+def test_means_that_shrink_with_defocus_predict_it_and_draws_of_their_posteriors_do_not():
+    rng = np.random.default_rng(0)
+    defocus = rng.uniform(0.5, 3, (4000, 1))
+    by_mean, by_draw = seen_in(*posteriors(rng.normal(size=(4000, 2)), 0.2 * defocus[:, 0] ** 3), defocus)
+    assert by_mean[0] > 0.15 > 0.01 > by_draw[0] and by_draw[0] <= by_draw[1] + 0.002
+
+
+def test_a_landscape_that_truly_depends_on_the_view_is_found_in_draws_too():
+    rng = np.random.default_rng(0)
+    view = rng.normal(size=(4000, 1))
+    truth = np.concatenate([(view + rng.normal(size=view.shape)) / np.sqrt(2), rng.normal(size=view.shape)], 1)
+    by_mean, by_draw = seen_in(*posteriors(truth, np.full(4000, 3.0)), view)
+    assert by_mean[0] > by_draw[0] > 0.2 > by_draw[1]
+
+
+def test_draws_have_the_covariance_of_their_posterior_and_are_the_same_for_a_seed():
+    covariance = np.array([[2.0, 0.6], [0.6, 0.5]])
+    drawn = posterior_draw(np.full((20000, 2), 3.0), np.tile(covariance, (20000, 1, 1)), 1)
+    np.testing.assert_allclose(drawn.mean(0), 3, atol=0.03)
+    np.testing.assert_allclose(np.cov(drawn.T), covariance, atol=0.05)
+    np.testing.assert_array_equal(posterior_draw(np.zeros((3, 2)), np.tile(covariance, (3, 1, 1)), 2),
+                                  posterior_draw(np.zeros((3, 2)), np.tile(covariance, (3, 1, 1)), 2))
+    assert np.all(posterior_draw(np.ones((3, 2)), np.zeros((3, 2, 2)), 1) == 1)
 
 
 def test_a_warning_is_given_only_above_chance_and_above_what_is_tolerated():
