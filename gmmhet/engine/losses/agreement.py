@@ -81,13 +81,14 @@ class Agreement:
     @property
     def contrast(self):
         """'white' or 'black': the sign of the particles' density."""
-        return "white" if self.scale[0] > 0 else "black"
+        return _contrast(self.scale[0])
 
     def figures(self):
         """Density scale and contrast for a summary."""
         found = dict(scale=abs(float(self.scale[0])), contrast=self.contrast)
         if self.groups:
             found["scale_of_optics_group"] = {str(g): abs(float(s)) for g, s in zip(self.groups, self.scale[1:])}
+            found["contrast_of_optics_group"] = {str(g): _contrast(s) for g, s in zip(self.groups, self.scale[1:])}
         return found
 
     def state(self):
@@ -103,6 +104,10 @@ class Agreement:
         grid = FourierGrid(state["box"], state["pixel_size"], state["m"])
         return cls(grid, state["objective"], state["mask_diameter_angst"], state["noise_power"], state["scale"], state.get("groups", ()),
                    state.get("first_ring", 1))
+
+
+def _contrast(scale):
+    return "white" if scale > 0 else "black"
 
 
 def ring_sums(data, model, grid):

@@ -105,7 +105,7 @@ class Accumulator:
         return full
 
 
-def accumulate(particles, indices, symmetry="c1", padding=2, max_resolution_angst=0.0, batch_size=32, label="reconstruct"):
+def accumulate(particles, indices, symmetry="c1", padding=2, max_resolution_angst=0.0, batch_size=32, label="reconstruct", factor=None):
     """Insert the particles of the given rows, batch by batch.
 
     Parameters
@@ -115,6 +115,7 @@ def accumulate(particles, indices, symmetry="c1", padding=2, max_resolution_angs
     symmetry, padding, max_resolution_angst : as for `Accumulator`.
     batch_size : int, images in memory at once.
     label : str, for the progress.
+    factor : [n], what the images of the whole set are multiplied by; None leaves them as they are.
 
     Returns
     -------
@@ -124,7 +125,8 @@ def accumulate(particles, indices, symmetry="c1", padding=2, max_resolution_angs
     indices = np.asarray(indices)
     batches = [indices[i:i + batch_size] for i in range(0, len(indices), batch_size)]
     for rows in progress(batches, len(batches), label):
-        sums.add(particles.read(rows), particles.rotation[rows], particles.shift_angst[rows], particles.ctf[rows],
+        images = particles.read(rows) if factor is None else particles.read(rows) * np.float32(factor[rows, None, None])
+        sums.add(images, particles.rotation[rows], particles.shift_angst[rows], particles.ctf[rows],
                  particles.finest_frequency(rows))
     return sums
 

@@ -11,8 +11,8 @@ UNCLEAR = 0.3
 def map_contrast(volume):
     """'white', 'black' or 'unclear': which way the density of a map [L, L, L] stands out from its surroundings.
 
-    The map is smoothed over 5 voxels; its contrast is clear where the skewness inside the sphere that touches the faces, and the mean of the
-    inner half of that sphere over the mean of its rim, have one sign.
+    The map is smoothed over 5 voxels; its contrast is clear where the skewness inside the sphere that touches the faces, and the mean of
+    the inner half of that sphere over the mean of its rim, have one sign.
     """
     box = len(volume)
     smooth = uniform_filter(np.asarray(volume, np.float64), 5)
@@ -27,6 +27,22 @@ def map_contrast(volume):
     if abs(skewness) < UNCLEAR or skewness * lifted < 0:
         return "unclear"
     return "white" if skewness > 0 else "black"
+
+
+def whitening_signs(group, trained):
+    """1 or -1 for every particle [n]: what its image is multiplied by to be white, by what a training found.
+
+    Parameters
+    ----------
+    group : int [n], optics groups.
+    trained : dict, summary of a train run: `contrast`, and `contrast_of_optics_group` where there are several; a group that it does not
+        name takes `contrast`, or stays as it is.
+    """
+    signs = {"white": 1.0, "black": -1.0}
+    found = np.full(len(group), signs.get(trained.get("contrast"), 1.0))
+    for number, contrast in trained.get("contrast_of_optics_group", {}).items():
+        found[group == int(number)] = signs[contrast]
+    return found
 
 
 def made_white(volume, what):

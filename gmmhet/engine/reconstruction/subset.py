@@ -9,7 +9,7 @@ from gmmhet.engine.io.volumes import read_map, write_map
 from gmmhet.engine.log import log
 from gmmhet.engine.losses.fsc import fsc_curve, masked_fsc_curve, resolution_at, soft_sphere, write_fsc_csv
 from gmmhet.engine.reconstruction.backprojection import accumulate, use_threads
-from gmmhet.engine.reconstruction.contrast import map_contrast
+from gmmhet.engine.reconstruction.contrast import map_contrast, whitening_signs
 from gmmhet.engine.reconstruction.selection import ReconstructError, read_subset
 
 THRESHOLD = 0.143
@@ -18,8 +18,9 @@ THRESHOLD = 0.143
 def reconstruct_subset(config, run):
     """Reconstruct the particles that the flags choose and write what `rundir.FILES` lists for the stage.
 
-    Maps have the particles' common pixel size and box, that of most of them where optics groups differ. With a model that was trained on black
-    particles they are inverted, as the model is white; else they show the particles as they are.
+    Maps have the particles' common pixel size and box, that of most of them where optics groups differ. With a model, images of black
+    contrast are used inverted, by optics group, as training did, so that maps are white like the model; without one images are used as
+    they are.
 
     Parameters
     ----------
@@ -43,11 +44,9 @@ def reconstruct_subset(config, run):
     use_threads(config.threads)
     log.info("Reconstructing %s: %d particles, box %d px, %g Å/px, symmetry %s. Half sets: %s.", words, len(particles), particles.box,
              particles.pixel_size, config.symmetry, halves_from)
-    half1, half2, whole = _maps(particles, config)
-    contrast = rundir.read_json(os.path.join(config.model, rundir.SUMMARY)).get("contrast") if config.model else None
-    if contrast == "black":
-        half1, half2, whole = -half1, -half2, -whole
-    contrast = contrast or _contrast(whole)
+    trained = rundir.read_json(os.path.join(config.model, rundir.SUMMARY)) if config.model else {}
+    half1, half2, whole = _maps(particles, config, whitening_signs(particles.ctf[:, 10], trained))
+    contrast = trained.get("contrast") or _contrast(whole)
     for name, volume in ((rundir.MAP, whole), (rundir.HALF1, half1), (rundir.HALF2, half2)):
         write_map(run(name), volume, particles.pixel_size)
     particles.write_star(run(rundir.STAR))
@@ -108,10 +107,11 @@ def fsc_mask(path, box, pixel_size):
     return mask
 
 
-def _maps(particles, config):
-    """The two half maps and the map of all; two sets of sums are in memory at most."""
+def _maps(particles, config, signs):
+    """The two half maps and the map of all, of images times their signs [n]; two sets of sums are in memory at most."""
     def sums_of(half):
-        return accumulate(particles, np.flatnonzero(particles.half == half), config.symmetry, config.padding, label="Half map %d" % half)
+        rows = np.flatnonzero(particles.half == half)
+        return accumulate(particles, rows, config.symmetry, config.padding, label="Half map %d" % half, factor=signs)
 
     first = sums_of(1)
     half1 = first.map()
@@ -125,8 +125,8 @@ def _contrast(volume):
     """The particles' contrast as their map shows it; black contrast is said aloud."""
     contrast = map_contrast(volume)
     if contrast == "black":
-        log.warning("the map's density is negative: the particles' contrast is black. 'train' uses such particles inverted, but a map for 'fit' must be "
-                    "white: invert it (relion_image_handler --i map.mrc --o white.mrc --multiply_constant -1)")
+        log.warning("the map's density is negative: the particles' contrast is black. 'train' uses such particles inverted, but a map for "
+                    "'fit' must be white: invert it (relion_image_handler --i map.mrc --o white.mrc --multiply_constant -1)")
     return contrast
 
 

@@ -51,15 +51,16 @@ def calibrate(particles, neutral, resolution_angst, diameter_angst, seed, coarse
     rows, group = sample(particles.ctf[:, 10], seed)
     last_ring = _last_rings(particles, rows, grid)
     if last_ring.min() < first_ring:
-        raise FitError("--min-resolution %g Å leaves no Fourier ring of optics group %d: the target resolution is %.3g Å, and its images reach "
-                       "%.3g Å; give a coarser --min-resolution" % (coarsest_angst, group[np.argmin(last_ring)], resolution_angst,
-                                                     grid.box * grid.pixel_size / last_ring.min()))
+        raise FitError("--min-resolution %g Å leaves no Fourier ring of optics group %d: the target resolution is %.3g Å, and its images "
+                       "reach %.3g Å; give a coarser --min-resolution" % (
+                           coarsest_angst, group[np.argmin(last_ring)], resolution_angst, grid.box * grid.pixel_size / last_ring.min()))
     disc = soft_disc(grid.box, grid.pixel_size, diameter_angst)
     same = tuple(tf.constant(part) for part in (neutral.centers, neutral.amplitudes, neutral.widths))
     sums = _sums(particles, rows, conformations or (lambda _: same), disc, grid)
     ring = np.arange(grid.m + 2)
     holds = (ring >= first_ring) & (ring <= last_ring[:, None])
-    noise, scale, groups = _by_group(sums, holds, group, np.bincount(grid.shell.ravel(), grid.weight.ravel(), grid.m + 2), float(np.mean(disc**2)))
+    per_image = np.bincount(grid.shell.ravel(), grid.weight.ravel(), grid.m + 2)
+    noise, scale, groups = _by_group(sums, holds, group, per_image, float(np.mean(disc**2)))
     found = Agreement(grid, "likelihood", diameter_angst, noise, scale, groups, first_ring)
     _say(found)
     return found
@@ -113,8 +114,8 @@ def _by_group(sums, holds, group, per_image, masked_share):
 
     noise, scale, error = estimate(np.arange(len(group)))
     if abs(scale) < SIGNIFICANT * error:
-        raise FitError("the particles do not agree with the neutral model, neither as they are nor inverted (density scale %.3g, error %.3g): is it the "
-                       "model of these particles, with their origin, handedness and orientations?" % (scale, error))
+        raise FitError("the particles do not agree with the neutral model, neither as they are nor inverted (density scale %.3g, error %.3g): "
+                       "is it the model of these particles, with their origin, handedness and orientations?" % (scale, error))
     numbers = np.unique(group)
     if len(numbers) == 1:
         return noise, scale, ()
@@ -135,8 +136,10 @@ def _say(found):
     if found.groups:
         log.info("density scale by optics group: %s", listing(("%d: %.4g" % pair for pair in zip(found.groups, found.scale[1:])), 20))
     if found.contrast == "black":
-        log.warning("the particles' contrast is black: they agree with the inverted map (density scale %.3g). They are used inverted", found.scale[0])
+        log.warning("the particles' contrast is black: they agree with the inverted map (density scale %.3g). They are used inverted",
+                    found.scale[0])
     odd = [g for g, s in zip(found.groups, found.scale[1:]) if s * found.scale[0] < 0]
     if odd:
-        log.warning("the contrast of optics group %s is opposite to the others'. Training uses each group with its own; 'reconstruct' takes images "
-                    "as they are: give it groups of one contrast", listing(odd))
+        log.warning("the contrast of optics group %s is opposite to the others'. Training, and all that is given its --model, use each "
+                    "group with its own; 'fit --particles', and 'reconstruct' without --model, take images as they are: give them groups of "
+                    "one contrast", listing(odd))

@@ -3,7 +3,7 @@ import pytest
 from relion_images import blobs, density
 
 from gmmhet.engine.log import log
-from gmmhet.engine.reconstruction.contrast import made_white, map_contrast
+from gmmhet.engine.reconstruction.contrast import made_white, map_contrast, whitening_signs
 
 
 @pytest.mark.parametrize("noise", [0.0, 1.0])
@@ -25,3 +25,11 @@ def test_a_black_map_is_inverted_aloud_and_a_white_one_left_alone(caplog, monkey
     assert made_white(volume, "it") is volume and not caplog.text
     np.testing.assert_array_equal(made_white(-volume, "the reconstruction"), volume)
     assert "the density of the reconstruction is negative: the particles' contrast is black. The map is inverted" in caplog.text
+
+
+def test_images_are_turned_white_by_what_training_found_of_their_group_and_else_of_all():
+    group = np.array([1, 2, 2, 7])
+    assert whitening_signs(group, {}).tolist() == [1, 1, 1, 1]
+    assert whitening_signs(group, dict(contrast="black")).tolist() == [-1, -1, -1, -1]
+    mixed = dict(contrast="black", contrast_of_optics_group={"1": "black", "2": "white"})
+    assert whitening_signs(group, mixed).tolist() == [-1, 1, 1, -1]

@@ -34,6 +34,7 @@ def test_training_tells_the_scale_of_every_group_and_the_contrast(folder):
     summary = json.load(open(folder / "train" / rundir.SUMMARY))
     assert summary["contrast"] == "white"
     assert [summary["scale_of_optics_group"][g] for g in "123"] == pytest.approx([1, 2, 5], rel=0.1)
+    assert summary["contrast_of_optics_group"] == {"1": "white", "2": "black", "3": "white"}
     assert "the contrast of optics group 2 is opposite to the others'" in (folder / "train" / rundir.LOG).read_text()
 
 
@@ -64,3 +65,12 @@ def test_a_reconstruction_of_groups_of_one_contrast_has_the_common_sampling(fold
     volume, pixel_size = read_map(str(tmp_path / "out" / rundir.MAP))
     assert (len(volume), pixel_size) == (45, 3.0)
     assert fsc_curve(volume, read_map(str(folder / "map.mrc"))[0])[:7].min() > 0.9
+
+
+def test_with_the_model_groups_of_opposite_contrast_add_up_in_a_reconstruction_instead_of_cancelling(folder, tmp_path):
+    (tmp_path / "ids.txt").write_text("\n".join(str(i) for i in range(1, 161)))
+    agreement = {}
+    for name, flags in (("with", ["--model", folder / "train"]), ("without", [])):
+        assert gmmhet("reconstruct", "--out", tmp_path / name, "--particles", folder / "particles.star", "--ids", tmp_path / "ids.txt", *flags) == 0
+        agreement[name] = fsc_curve(read_map(str(tmp_path / name / rundir.MAP))[0], read_map(str(folder / "map.mrc"))[0])[1:7]
+    assert agreement["with"].min() > 0.9 and agreement["without"].max() < 0.5
