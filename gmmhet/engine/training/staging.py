@@ -34,11 +34,15 @@ class Beginning:
         Raises
         ------
         ConfigError
-            naming particles that the earlier run has no latent point for.
+            naming particles that the earlier run has no latent point for, or when that run is of an older version.
         """
         if self.earlier is None:
             return np.zeros((len(items), 0), np.float32), np.zeros((len(items), 0, 0), np.float32)
         with np.load(os.path.join(self.folder, rundir.LATENTS)) as data:
+            if "z_covariance" not in data:
+                raise ConfigError("--continue-from %s is of an older version, which did not keep how certain the particles' latent points are (its %s "
+                                  "lacks z_covariance), and a further stage needs that: train it again (gmmhet train --config %s --out NEW)" % (
+                                      self.folder, rundir.LATENTS, os.path.join(self.folder, rundir.CONFIG)))
             row = {pair: i for i, pair in enumerate(zip(data["id"].tolist(), data["copy"].tolist()))}
             kept = self.earlier.latent_dim
             points, covariance = data["z"][:, :kept], data["z_covariance"][:, :kept, :kept]

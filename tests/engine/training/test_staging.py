@@ -1,5 +1,6 @@
 """Staged training: amplitudes first, then the motion of one domain in the particles that have it, on top of the first stage's conformations."""
 import json
+import re
 
 import numpy as np
 import pytest
@@ -7,12 +8,14 @@ import tensorflow as tf
 from commands import QUICK, gmmhet, simulated, training
 
 from gmmhet.engine import rundir
+from gmmhet.engine.config import ConfigError
 from gmmhet.engine.gmm.mixture import Mixture
 from gmmhet.engine.imaging.fourier import FourierGrid
 from gmmhet.engine.losses.agreement import Agreement
 from gmmhet.engine.networks.decoder import Deformation
 from gmmhet.engine.training.heterogeneity import NETWORKS
 from gmmhet.engine.training.model import HeterogeneityModel, load_model
+from gmmhet.engine.training.staging import Beginning
 
 ARM = "sphere:17,0,41,32"
 
@@ -226,6 +229,13 @@ def test_particles_that_the_first_stage_did_not_see_are_refused_with_their_ids(m
     absent = sorted(set(range(1, 901)) - set(latents(two)["id"].tolist()))
     assert "has no latent point for %d of the 900 particles (ids %d, %d, " % (len(absent), *absent[:2]) in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_an_earlier_run_of_a_version_that_kept_no_covariances_is_refused_with_how_to_repeat_it(staged, tmp_path):
+    np.savez(tmp_path / rundir.LATENTS, id=[1], copy=[0], z=np.zeros((1, 2)))
+    with pytest.raises(ConfigError, match=re.escape("(gmmhet train --config %s --out NEW)" % (tmp_path / rundir.CONFIG))) as refusal:
+        Beginning(staged.earlier, folder=str(tmp_path)).given([])
+    assert "(its latents.npz lacks z_covariance)" in str(refusal.value)
 
 
 def test_another_neutral_model_symmetry_or_network_is_refused(mixed, tmp_path, capsys):
