@@ -23,7 +23,6 @@ from gmmhet.engine.training.features import column_statistics, compute_features
 from gmmhet.engine.training.heterogeneity import NETWORKS, Trainer, TrainError
 from gmmhet.engine.training.latents import latent_prior, refine_latents, unit_prior
 from gmmhet.engine.training.model import HeterogeneityModel
-from gmmhet.engine.training.pose_errors import PoseErrors
 from gmmhet.engine.training.staging import beginning
 
 #: below this correlation with itself turned, a neutral model is not taken for symmetric
@@ -232,13 +231,8 @@ def train_set(config, run, devices, particles):
 
 def _trainer(config, run, items, given, model, held_out, devices):
     """Features, standardisation and the last checkpoint."""
-    trainer = Trainer(model, items, None, None, None, held_out, config, run, devices)
-    trainer.features, trainer.neutral, slope, curvature = compute_features(
-        run(rundir.WORK, "gradients.npy"), items, given, trainer.agreement, model, devices)
-    if config.pose_errors == "auto" and config.objective == "likelihood":
-        trainer.poses = PoseErrors(slope, curvature, model.pixel_size, trainer.learned, config.seed)
-        trainer.neutral = trainer.neutral + trainer.poses.gain()
-        log.info("poses: errors of %s explain the images best", trainer.poses.words())
+    trainer = Trainer(model, items, None, None, held_out, config, run, devices)
+    trainer.features, trainer.neutral = compute_features(run(rundir.WORK, "gradients.npy"), items, given, trainer.agreement, model, devices)
     mean, deviation = column_statistics(trainer.features, np.flatnonzero(~held_out))
     model.feature_mean.assign(mean)
     model.feature_deviation.assign(deviation)
@@ -251,13 +245,13 @@ def _finish(config, run, trainer, given_covariance):
     model, items, held = trainer.model, trainer.items, trainer.held_out
     encoded = np.concatenate([model.encode(trainer.features[rows])[0].numpy() for rows in np.split(np.arange(len(items)), range(1024, len(items), 1024))])
     prior = unit_prior(config.latent_dim) if model.settings["variational"] else latent_prior(encoded[trainer.learned])
-    found = refine_latents(model, items, trainer.features, prior, config.latent_steps, trainer.devices, trainer.poses)
+    found = refine_latents(model, items, trainer.features, prior, config.latent_steps, trainer.devices)
     own = np.pad(found["z_covariance"], ((0, 0), *[(model.given_dim, 0)] * 2))
     found["z_covariance"] = own + np.pad(given_covariance, ((0, 0), *[(0, model.own_dim)] * 2))
     found["z_std"] = np.sqrt(np.diagonal(found["z_covariance"], axis1=1, axis2=2))
     if trainer.devices.is_chief:
         write_arrays(run(rundir.LATENTS), id=items.ids, copy=items.copy, held_out=held, encoded=encoded, **found)
-    evidence, *singles = (per_particle(found[name][held], items.row[held]) for name in ("evidence", "neutral_evidence", "static_evidence"))
+    evidence, *singles = (per_particle(found[name][held], items.row[held]) for name in ("evidence", "neutral_agreement", "static_agreement"))
     gain, weight, plain = held_out_evidence(evidence, np.stack(singles), config.seed)
     own, own_covariance = found["z"][:, model.given_dim:], found["z_covariance"][:, model.given_dim:, model.given_dim:]
     motion, amplitude = spread_motion(model.alone(), own)
