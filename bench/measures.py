@@ -220,7 +220,7 @@ def motion_scores(case, run):
     columns = range(len(movers))
     found = dict(
         info=[np.mean([information(v, true[:, k]) for k in columns]) for v in (z, oracle)],
-        angle_r2=[np.mean([plain_r2(true[:, k], v[:, k]) for k in columns]) for v in (angles, oracle)],
+        angle_r2=[np.mean([plain_r2(v[:, k], true[:, k]) for k in columns]) for v in (angles, oracle)],
         angle_rms_deg=[rms(v - true) for v in (angles, oracle)],
         end_bias_deg=[np.mean([end_bias(v[:, k], true[:, k], by[:, k]) for k in columns]) for v, by in (
             (angles, angles), (angles, true), (oracle, true))],

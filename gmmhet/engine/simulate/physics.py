@@ -48,11 +48,11 @@ def decoded_angles(model, z, phantom, unit=1, batch_size=256):
         centers, amplitudes, _ = model.decode(z[i:i + batch_size])
         turn = [rigid_rotations(model.neutral.centers[part], centers[:, part], amplitudes[:, part]) for part in (arm, ~arm)]
         angles.append(np.degrees((turn[1].inv() * turn[0]).as_rotvec() @ axis))
-    return np.concatenate(angles)
+    return np.concatenate(angles) if angles else np.zeros(0)
 
 
 def decoded_states(model, z, phantom, batch_size=256):
-    """State (from 0, in no order) of the decoded model of every latent point [n, D] of a mixed phantom: k-means of the masses of its two parts."""
+    """State (from 0, in no order) of a mixed phantom's decoded model at every latent point [n, D]: k-means of the masses of its two parts."""
     centers, base = model.neutral.centers, phantom.base.centers
     other = cKDTree(base[phantom.part == 2]).query(centers)[0] < cKDTree(base[phantom.part != 2]).query(centers)[0]
     near = np.stack([arm_members(centers, phantom), other])
@@ -60,6 +60,6 @@ def decoded_states(model, z, phantom, batch_size=256):
     return KMeans(len(STATES[phantom.kind]), n_init=10, random_state=0).fit_predict(mass / np.maximum(mass.max(0), 1e-12))
 
 
-def plain_r2(truth, estimate):
+def plain_r2(estimate, truth):
     """1 - (residual sum of squares) / (total sum of squares), nothing fitted."""
     return float(1 - np.sum((truth - estimate) ** 2) / np.sum((truth - truth.mean()) ** 2))

@@ -7,12 +7,15 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
+#: fewer values are not scored: half of them could not settle a quadratic fit
+FEWEST = 50
+
 
 def information(z, truth, seed=0):
     """R^2 of the truth regressed on z: the better of a quadratic fit and 50 nearest neighbours.
 
-    Fitted on one random half of the particles and scored on the other. Neighbours are taken in z as it is: scaled to one variance, dimensions
-    that hold nothing would count as much as those that hold everything.
+    Fitted on one random half of the particles and scored on the other. Neighbours are taken in z as it is: scaled to one variance,
+    dimensions that hold nothing would count as much as those that hold everything.
 
     Parameters
     ----------
@@ -28,10 +31,22 @@ def information(z, truth, seed=0):
 
 
 def rank_correlation(z, truth):
-    """Absolute Spearman correlation of the first principal axis of z [n, D] with the truth [n]."""
+    """Absolute Spearman correlation of the first principal axis of z [n, D] with the truth [n]; 0 where all z are the same."""
     centred = z - z.mean(0)
+    if not np.any(centred):
+        return 0.0
     axis = np.linalg.svd(centred, full_matrices=False)[2][0]
     return float(abs(spearmanr(centred @ axis, truth)[0]))
+
+
+def scored(measure, truth, estimate):
+    """``measure(estimate, truth)`` of an estimate [n, ...] and the truth [n]; None for fewer than `FEWEST` values, or where all are alike."""
+    return float(measure(estimate, truth)) if len(truth) >= FEWEST and np.ptp(truth) > 0 else None
+
+
+def fraction(figure, oracle):
+    """A score as a fraction of the oracle's; None where either is not known, or the oracle itself finds nothing."""
+    return figure / oracle if figure is not None and oracle is not None and oracle > 0 else None
 
 
 def score_all(kind, truth, estimate):
@@ -45,23 +60,23 @@ def score_all(kind, truth, estimate):
 
     Returns
     -------
-    dict of named figures.
+    dict of named figures, each None where the set is too small or too uniform for it (see `scored`).
     """
     if kind == "hinge":
-        return dict(r2=information(estimate["z"], truth["angle"]), rank_correlation=rank_correlation(estimate["z"], truth["angle"]))
+        return {name: scored(measure, truth["angle"], estimate["z"]) for name, measure in OF_ANGLES.items()}
     if kind == "assembly":
-        return dict(adjusted_rand_index=float(adjusted_rand_score(truth["state"], estimate["state"])))
+        return dict(adjusted_rand_index=scored(adjusted_rand_score, truth["state"], estimate["state"]))
     if kind == "mixed":
-        arm, figures = np.isfinite(truth["angle"]), {}
-        if len(np.unique(truth["state"])) > 1:
-            figures["adjusted_rand_index"] = float(adjusted_rand_score(truth["state"], estimate["state"]))
-        return dict(figures, r2=information(estimate["z"][arm], truth["angle"][arm]))
+        arm = np.isfinite(truth["angle"])
+        return dict(adjusted_rand_index=scored(adjusted_rand_score, truth["state"], estimate["state"]),
+                    r2=scored(information, truth["angle"][arm], estimate["z"][arm]))
     if kind == "c3":
-        z = estimate["z"]
-        flat = truth["unit_angles"].reshape(-1)
-        return dict(r2=information(z.reshape(-1, z.shape[-1]), flat),
-                    rank_correlation=rank_correlation(z.reshape(-1, z.shape[-1]), flat))
+        z = estimate["z"].reshape(-1, estimate["z"].shape[-1])
+        return {name: scored(measure, truth["unit_angles"].reshape(-1), z) for name, measure in OF_ANGLES.items()}
     return {}
+
+
+OF_ANGLES = {"r2": information, "rank_correlation": rank_correlation}
 
 
 def oracle_scores(kind, truth, estimate):

@@ -15,7 +15,7 @@ from gmmhet.engine.simulate.images import CHUNK, consensus_map, draw_ctf, draw_p
 from gmmhet.engine.simulate.oracle import estimates, posterior, truths
 from gmmhet.engine.simulate.phantom import ASSEMBLY_STATES, Phantom, make_phantom
 from gmmhet.engine.simulate.physics import decoded_angles, decoded_states, plain_r2
-from gmmhet.engine.simulate.score import oracle_scores, score_all
+from gmmhet.engine.simulate.score import FEWEST, fraction, oracle_scores, score_all, scored
 from gmmhet.engine.training.model import load_model
 
 
@@ -31,7 +31,8 @@ def simulate(config, run):
     half = 1 + rng.permutation(n) % 2
     images = noisy_images(phantom, drawn, rotation, shift, ctf, box, pixel_size, config.snr, config.seed)
     sigma = next(images)
-    write_particles(run(rundir.STAR), run(rundir.STACK), progress(images, -(-n // CHUNK), "images"), n, rotation, shift, ctf, pixel_size, half)
+    shown = progress(images, -(-n // CHUNK), "images")
+    write_particles(run(rundir.STAR), run(rundir.STACK), shown, n, rotation, shift, ctf, pixel_size, half)
     write_map(run(rundir.MAP), consensus_map(phantom, box, pixel_size), pixel_size)
     particles = read_particles(run(rundir.STAR))
     truth = truths(phantom, drawn)
@@ -44,7 +45,8 @@ def simulate(config, run):
     with open(run(rundir.ORACLE), "w", encoding="utf-8") as f:
         json.dump(dict(kind=config.kind, snr=config.snr, n=n, **scores), f, indent=2)
     run.write_summary(dict(stage="simulate", seed=config.seed, kind=config.kind, particles=n, noise_sigma=sigma, oracle=scores))
-    log.info("%d particles of kind %s; the oracle's scores: %s", n, config.kind, scores)
+    log.info("%d particles of kind %s; the oracle's scores: %s", n, config.kind, ", ".join(
+        "%s %s" % (name.replace("_", " "), _said(value)) for name, value in scores.items()) or "there is nothing to find")
 
 
 def score(config, run):
@@ -68,8 +70,8 @@ def score(config, run):
         raise ConfigError("%d particles of --model %s are not in --truth %s, the first is id %d: give the 'simulate' run that made them" % (
             len(unknown), config.model, config.truth, unknown[0]))
     if copies != (3 if oracle["kind"] == "c3" else 1):
-        raise ConfigError("--truth %s is of kind %s, so the model must be trained with --symmetry %s; --model %s has %d latent points a particle" % (
-            config.truth, oracle["kind"], "c3" if oracle["kind"] == "c3" else "c1", config.model, copies))
+        raise ConfigError("--truth %s is of kind %s, so the model must be trained with --symmetry %s; --model %s has %d latent points a "
+                          "particle" % (config.truth, oracle["kind"], "c3" if oracle["kind"] == "c3" else "c1", config.model, copies))
     run.create()
     order = np.array([rows[i] for i in ids])
     truth = {k: v[order] for k, v in truth.items()}
@@ -83,13 +85,22 @@ def score(config, run):
     figures = score_all(oracle["kind"], truth, estimate)
     if "angle" in truth:
         turns = np.isfinite(truth["angle"])
-        figures["decoded_angle_r2"] = plain_r2(truth["angle"][turns], decoded_angles(model, z[turns], phantom))
+        figures["decoded_angle_r2"] = scored(plain_r2, truth["angle"][turns], decoded_angles(model, z[turns], phantom))
         oracle["decoded_angle_r2"] = oracle["r2"]
-    summary = dict(stage="score", kind=oracle["kind"], scores=figures, oracle={k: oracle[k] for k in figures},
-                   fraction_of_oracle={k: figures[k] / oracle[k] for k in figures})
+    summary = dict(stage="score", kind=oracle["kind"], scores=figures, oracle={k: oracle.get(k) for k in figures},
+                   fraction_of_oracle={k: fraction(figures[k], oracle[k]) for k in figures})
     run.write_summary(summary)
     for name, value in figures.items():
-        log.info("%s: %.3f; oracle %.3f; fraction of the oracle %.3f", name.replace("_", " "), value, oracle[name], value / oracle[name])
+        if value is None:
+            log.warning("%s is not scored: fewer than %d of the %d particles have a true value, or all have the same",
+                        name.replace("_", " "), FEWEST, len(ids))
+        else:
+            log.info("%s: %s; oracle %s; fraction of the oracle %s", name.replace("_", " "), *(
+                _said(figures[name]) for figures in (summary["scores"], summary["oracle"], summary["fraction_of_oracle"])))
+
+
+def _said(figure):
+    return "unknown" if figure is None else "%.3f" % figure
 
 
 def _phantom(kind, data):

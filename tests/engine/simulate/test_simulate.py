@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from commands import gmmhet, simulated, training
+from commands import QUICK, gmmhet, simulated, training
 
 from gmmhet.engine import rundir
 from gmmhet.engine.gmm.mixture import render
@@ -11,7 +11,7 @@ from gmmhet.engine.io.particles import read_particles
 from gmmhet.engine.io.volumes import read_map
 from gmmhet.engine.simulate.images import consensus_map, noisy_images
 from gmmhet.engine.simulate.phantom import ASSEMBLY_STATES, make_phantom
-from gmmhet.engine.simulate.score import information, rank_correlation
+from gmmhet.engine.simulate.score import fraction, information, rank_correlation, score_all
 
 KINDS = ("hinge", "assembly", "mixed", "c3", "null")
 
@@ -110,6 +110,34 @@ def test_rank_correlation_ignores_sign_scale_and_monotone_stretching():
     truth = np.random.default_rng(0).normal(size=500)
     z = np.stack([-3 * np.sinh(truth), 0.01 * np.ones(500)], 1)
     assert rank_correlation(z, truth) == pytest.approx(1)
+
+
+def test_too_few_particles_or_a_truth_that_does_not_vary_are_not_scored_and_latents_that_do_not_vary_rank_nothing():
+    rng = np.random.default_rng(0)
+    z, angle = rng.normal(size=(60, 2)), rng.normal(size=60)
+    unknown = dict(r2=None, rank_correlation=None)
+    assert score_all("hinge", dict(angle=angle[:49]), dict(z=z[:49])) == unknown
+    assert score_all("hinge", dict(angle=np.zeros(60)), dict(z=z)) == unknown
+    assert score_all("hinge", dict(angle=angle), dict(z=np.ones((60, 2))))["rank_correlation"] == 0
+    few_arms = dict(state=np.arange(60) % 2, angle=np.where(np.arange(60) < 2, 1.0, np.nan))
+    assert score_all("mixed", few_arms, dict(state=few_arms["state"], z=z)) == dict(adjusted_rand_index=1.0, r2=None)
+    assert score_all("assembly", dict(state=np.ones(60)), dict(state=np.ones(60))) == dict(adjusted_rand_index=None)
+
+
+def test_a_fraction_of_an_oracle_that_finds_nothing_is_not_known():
+    assert fraction(0.4, 0.8) == 0.5 and fraction(-0.4, 0.8) == -0.5
+    assert fraction(0.4, 0.0) is None and fraction(None, 0.8) is None and fraction(0.4, None) is None
+
+
+def test_a_set_too_small_to_score_is_simulated_trained_and_scored_with_a_sentence_for_each_figure(tmp_path, capsys):
+    folder = simulated(tmp_path, "hinge", 20, 1.0)
+    assert "20 particles of kind hinge; the oracle's scores: r2 unknown, rank correlation unknown" in capsys.readouterr().err
+    assert gmmhet("train", "--out", folder / "train", *training(folder, **QUICK)) == 0
+    assert gmmhet("score", "--out", folder / "score", "--model", folder / "train", "--truth", folder / "set") == 0
+    said, found = capsys.readouterr().err, json.load(open(folder / "score" / rundir.SUMMARY))
+    for name in ("r2", "rank correlation", "decoded angle r2"):
+        assert name + " is not scored: fewer than 50 of the 20 particles have a true value, or all have the same" in said
+    assert set(found["scores"].values()) == set(found["oracle"].values()) == set(found["fraction_of_oracle"].values()) == {None}
 
 
 def test_scores_join_latents_and_truth_by_id_and_not_by_order(hinge, hinge_run, tmp_path):
