@@ -78,14 +78,18 @@ class RunDir:
     Raises
     ------
     RunDirError
-        when `path` is empty, is a file, or holds another run and `resume` is False.
+        when `path` is empty, is a file or lies below one, or holds another run and `resume` is False.
     """
 
     def __init__(self, path, resume=False, joins=False):
         if not path:
             raise RunDirError("--out is missing: name the folder that receives the results")
-        if os.path.exists(path) and not os.path.isdir(path):
-            raise RunDirError("--out %s is a file, expected a folder: choose another name" % path)
+        above = path
+        while above and not os.path.exists(above):
+            above = os.path.dirname(above)
+        if above and not os.path.isdir(above):
+            where = "is a file" if above == path else "lies below %s, which is a file" % above
+            raise RunDirError("--out %s %s, expected a folder: choose another name" % (path, where))
         if os.path.exists(os.path.join(path, CONFIG)) and not (resume or joins):
             raise RunDirError("--out %s already holds a run: choose another folder, or add --resume to continue that run" % path)
         self.path, self.joins = path, joins
@@ -96,14 +100,23 @@ class RunDir:
         return os.path.join(self.path, *names)
 
     def create(self):
-        """Make the folder and start its log; a stage calls it when every check of its input has passed."""
-        os.makedirs(self.path, exist_ok=True)
+        """Make the folder and start its log; a stage calls it when every check of its input has passed.
+
+        Raises
+        ------
+        RunDirError
+            when the folder cannot be made.
+        """
+        try:
+            os.makedirs(self.path, exist_ok=True)
+        except OSError as error:
+            raise RunDirError("--out %s cannot be made: %s" % (self.path, error.strerror)) from None
         if self.begin is not None:
             self.begin()
         return self
 
     def release(self):
-        """Free the folder of a run that was refused before it left more than its parameters and log, so that the same --out can be given again."""
+        """Free the folder of a run that was refused when it held no more than parameters and log: the same --out can be given again."""
         left = {name for _, _, files in os.walk(self.path) for name in files}
         if CONFIG in left and left <= {CONFIG, LOG} and not self.joins:
             os.remove(self(CONFIG))
@@ -123,14 +136,15 @@ class RunDir:
         stored = read_json(self(CONFIG))
         foreign = [k for k in stored if k not in vars(config)]
         if foreign:
-            raise RunDirError("--resume: %s holds a run of another stage or version (its parameters include %s, which '%s' does not have): choose another --out" % (
-                self.path, ", ".join(foreign), config.stage))
+            raise RunDirError("--resume: %s holds a run of another stage or version (its parameters include %s, which '%s' does not have): "
+                              "choose another --out" % (self.path, ", ".join(foreign), config.stage))
         new = {k: v for k, v in vars(config).items() if k not in MAY_DIFFER}
         changed = [k for k, v in new.items() if k in stored and stored[k] != v]
         grown = [k for k in changed if k in MAY_GROW and new[k] > stored[k]]
         other = ["%s (%s in the run, %s now)" % (k, stored[k], new[k]) for k in changed if k not in grown]
         if other:
-            raise RunDirError("--resume: %s was started with other parameters: %s; give the same, or another --out" % (self.path, ", ".join(other)))
+            raise RunDirError("--resume: %s was started with other parameters: %s; give the same, or another --out" % (
+                self.path, ", ".join(other)))
         return bool(grown)
 
     def reopen(self):
@@ -150,7 +164,7 @@ class RunDir:
 
 @contextmanager
 def whole_file(path):
-    """A binary file that takes the place of `path` in one step: whoever reads it, also after a crash, finds all of the old or all of the new.
+    """A binary file that takes the place of `path` in one step: whoever reads it, also after a crash, finds all of the old or of the new.
 
     Raises
     ------

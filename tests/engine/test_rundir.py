@@ -36,6 +36,18 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     refused(RunDir, str(tmp_path / "out"), message="--out %s is a file, expected a folder: choose another name" % (tmp_path / "out"))
 
 
+def test_a_folder_below_a_file_is_refused_with_the_file(tmp_path):
+    (tmp_path / "notes").write_text("")
+    refused(RunDir, str(tmp_path / "notes" / "a" / "b"),
+            message="--out %s lies below %s, which is a file, expected a folder: choose another name" % (
+                tmp_path / "notes/a/b", tmp_path / "notes"))
+
+
+def test_a_folder_that_the_system_refuses_is_said_in_a_sentence(tmp_path):
+    name = str(tmp_path / ("x" * 300))
+    refused(RunDir(name).create, message="--out %s cannot be made: File name too long" % name)
+
+
 def test_a_folder_that_holds_a_run_is_refused_unless_resumed(tmp_path):
     started(tmp_path / "out", cfg.FitConfig())
     refused(RunDir, str(tmp_path / "out"), message="already holds a run: choose another folder, or add --resume to continue that run")
@@ -54,7 +66,8 @@ def test_a_folder_with_other_files_is_taken_and_one_that_does_not_exist_is_made_
 def test_resuming_with_other_parameters_is_refused_with_both_values(tmp_path):
     run = started(tmp_path / "out", cfg.TrainConfig(epochs=10, latent_dim=2))
     refused(run.check_same, cfg.TrainConfig(epochs=5, latent_dim=3),
-            message="was started with other parameters: latent_dim (2 in the run, 3 now), epochs (10 in the run, 5 now); give the same, or another --out")
+            message="was started with other parameters: latent_dim (2 in the run, 3 now), epochs (10 in the run, 5 now); "
+                    "give the same, or another --out")
 
 
 def test_a_run_may_be_resumed_to_go_further_and_says_so(tmp_path):

@@ -96,7 +96,7 @@ def score(config, run):
                         name.replace("_", " "), FEWEST, len(ids))
         else:
             log.info("%s: %s; oracle %s; fraction of the oracle %s", name.replace("_", " "), *(
-                _said(figures[name]) for figures in (summary["scores"], summary["oracle"], summary["fraction_of_oracle"])))
+                _said(summary[part][name]) for part in ("scores", "oracle", "fraction_of_oracle")))
 
 
 def _said(figure):
