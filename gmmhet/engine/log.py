@@ -2,6 +2,7 @@
 import logging
 import sys
 import time
+from logging.handlers import MemoryHandler
 
 from tqdm import tqdm
 
@@ -21,20 +22,29 @@ if not log.handlers:
     log.addHandler(_Console())
 
 
+def hold():
+    """Keep messages from now on for the file that the next `log_to` names: a run's folder is made when its checks have passed."""
+    log.addHandler(MemoryHandler(10**6, flushLevel=logging.CRITICAL + 1))
+
+
 def log_to(path):
-    """Also append every message to the file `path`; a second call with another path moves there.
+    """Also append every message to the file `path`, first those that `hold` has kept; a second call with another path moves there.
 
     Parameters
     ----------
-    path : str or None, None ends the writing to a file.
+    path : str or None, None ends the writing to a file and forgets what was kept.
     """
-    for handler in [h for h in log.handlers if isinstance(h, logging.FileHandler)]:
-        log.removeHandler(handler)
-        handler.close()
+    file = None
     if path is not None:
-        handler = logging.FileHandler(path, encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        log.addHandler(handler)
+        file = logging.FileHandler(path, encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    for handler in [h for h in log.handlers if isinstance(h, (logging.FileHandler, MemoryHandler))]:
+        log.removeHandler(handler)
+        if isinstance(handler, MemoryHandler) and file:
+            handler.setTarget(file)
+        handler.close()
+    if file:
+        log.addHandler(file)
 
 
 def progress(iterable, total, label):

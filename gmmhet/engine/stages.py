@@ -5,7 +5,7 @@ import numpy as np
 
 from gmmhet.engine import config as cfg
 from gmmhet.engine import rundir
-from gmmhet.engine.log import log, log_to
+from gmmhet.engine.log import hold, log, log_to
 from gmmhet.engine.training.devices import find_devices, this_process
 
 
@@ -69,6 +69,7 @@ def run_stage(config):
         use_hardware(config)
     np.random.seed(config.seed)
     run.begin = lambda: _record(run, config)
+    hold()
     try:
         body(config.stage)(config, run)
     except ValueError:

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from gmmhet.engine.log import log, log_to, progress
+from gmmhet.engine.log import hold, log, log_to, progress
 
 
 @pytest.fixture
@@ -24,6 +24,26 @@ def test_a_second_file_takes_over_from_the_first(log_file, tmp_path):
     log_to(str(tmp_path / "second.txt"))
     log.info("two")
     assert "two" not in log_file.read_text() and "one" not in (tmp_path / "second.txt").read_text()
+
+
+def test_what_was_said_before_the_file_opened_stands_at_its_head(tmp_path):
+    hold()
+    log.info("four clusters")
+    log_to(str(tmp_path / "log.txt"))
+    log.info("two maps")
+    log_to(None)
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    assert [line.split(" INFO ")[1] for line in lines] == ["four clusters", "two maps"]
+
+
+def test_what_was_kept_for_a_run_that_was_refused_goes_to_no_other_run_s_file(tmp_path):
+    hold()
+    log.info("no such region")
+    log_to(None)
+    log_to(str(tmp_path / "log.txt"))
+    log.info("another run")
+    log_to(None)
+    assert "no such region" not in (tmp_path / "log.txt").read_text() and "another run" in (tmp_path / "log.txt").read_text()
 
 
 def test_progress_gives_the_items_and_a_line_for_every_tenth_with_the_time_left(log_file):
