@@ -8,7 +8,7 @@ from gmmhet.viewers.drawing import INK, NothingToShow, colour, middle, plain
 
 FEW = 20000                     # above this, points are drawn as averages over hexagons, or as a sample where colours are classes
 DENSITY, CLUSTER, HELD_OUT, GAIN, SPREAD, DEFOCUS, TILT = (
-    "density of particles", "cluster", "held out", "agreement gain", "uncertainty of z", "defocus", "tilt angle")
+    "density of points", "cluster", "held out", "agreement gain", "uncertainty of z", "defocus", "tilt angle")
 CLASSES = (CLUSTER, HELD_OUT)   # colours that are classes
 
 
@@ -118,8 +118,9 @@ def draw_latents(figure, x, y, values, labels, classes=False):
     plain(axes, "Latent points", labels[0], labels[1])
     limits = middle(x) + middle(y)
     if values is None:
-        shown = axes.hexbin(x, y, gridsize=int(np.clip(np.sqrt(len(x)), 20, 90)), bins="log", mincnt=1, cmap="viridis", linewidths=0, extent=limits)
-        figure.colorbar(shown, ax=axes, label="particles", shrink=0.8)
+        size = int(np.clip(np.sqrt(len(x)), 20, 90))
+        shown = axes.hexbin(x, y, gridsize=size, bins="log", mincnt=1, cmap="viridis", linewidths=0, extent=limits)
+        figure.colorbar(shown, ax=axes, label="points", shrink=0.8)
     elif classes:
         _draw_classes(axes, x, y, values, labels[2])
     elif len(x) > FEW:

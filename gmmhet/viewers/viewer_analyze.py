@@ -67,7 +67,7 @@ class GmmHetViewerAnalyze(GmmHetViewerBase):
 
     def _showClusters(self):
         sizes = self.protocol.getSummary().get("clusters", [])
-        maps = [("cluster %d (%d)" % (label, size), needed(self.protocol.getRunFile(rundir.cluster_map(label))))
+        maps = [("cluster %d (%d points)" % (label, size), needed(self.protocol.getRunFile(rundir.cluster_map(label))))
                 for label, size in enumerate(sizes, 1)]
         if not maps:
             raise NothingToShow("There are no clusters: the run has not finished, or found none by density.")

@@ -19,8 +19,8 @@ from gmmhet.engine.training.evidence import spread_motion
 
 JACOBIAN_POINTS = 32    # particles over which motion inside a region is averaged
 PLACING_NEIGHBOURS = 50                     # whose mean place in the UMAP plane stands for a point of a trajectory
-LANDSCAPE_NOTE = ("Grey: log density of the particles. Outlines hold 70 %% of a cluster. Lines run from the 5th to the 95th percentile of "
-                  "the particles. Seed %d.")
+LANDSCAPE_NOTE = ("Grey: log density of the points. Outlines hold 70 %% of a cluster. Lines run from the 5th to the 95th percentile of "
+                  "the points. Seed %d.")
 
 
 def read_latents(folder):
@@ -138,7 +138,7 @@ def labels_for(config, z):
     """Cluster labels as ``--clusters`` asks, said in the log."""
     labels = kmeans_labels(z, config.clusters, config.seed) if config.clusters else density_labels(z)
     sizes = np.bincount(labels, minlength=1)
-    log.info("%d clusters of %s particles%s.", len(sizes) - 1, ", ".join(str(s) for s in sizes[1:]) or "no",
+    log.info("%d clusters of %s points%s.", len(sizes) - 1, ", ".join(str(s) for s in sizes[1:]) or "no",
              "; %d lie between clusters" % sizes[0] if sizes[0] else "")
     return labels
 
@@ -194,7 +194,7 @@ def read_landscape(config, run, latents, model):
         write_trajectory(run, line, line.points(config.points), model, z, ids, copies, config.neighbours)
     paths = {line.name: in_plane(line.points(config.points), config.embedding, z, xy, axes) for line in lines}
     figure = landscape_figure(xy, labels, paths, axis_labels, axes.explained, {line.name: changes[line.name] for line in described},
-                              LANDSCAPE_NOTE % config.seed)
+                              LANDSCAPE_NOTE % config.seed, int(copies.max()) + 1)
     figure.savefig(run(rundir.LANDSCAPE), dpi=130)
     return summarise(config, run, model, z, ids, axes, labels, lines, changes, localised)
 

@@ -45,8 +45,9 @@ def draw_density(axes, xy, limits):
     few = len(xy) <= FEW
     image = density(xy, limits, blur=3.0 if few else 1.0)
     least = max(image.max() / 60, 1e-9) if few else 0.05
+    greys = LogNorm(vmin=least, vmax=max((30 if few else 3) * float(image.max()), 2 * least))
     axes.imshow(np.ma.masked_less(image, least), origin="lower", extent=(*limits[0], *limits[1]), aspect="auto", cmap="Greys",
-                interpolation="bilinear", norm=LogNorm(vmin=least, vmax=max((30 if few else 3) * float(image.max()), 2 * least)), rasterized=True, zorder=0)
+                interpolation="bilinear", norm=greys, rasterized=True, zorder=0)
     if few:
         axes.scatter(xy[:, 0], xy[:, 1], s=3, color=INK, alpha=0.35, linewidths=0, rasterized=True, zorder=1)
 
@@ -136,13 +137,13 @@ def change_bars(motion):
     return list(shown), lengths, written, ["#3a7d44" if moves else "#8a6d9f"] * len(shown), title
 
 
-def draw_map(axes, xy, labels, paths, axis_labels):
+def draw_map(axes, xy, labels, paths, axis_labels, counted):
     """The landscape itself; a histogram where there is only one dimension."""
     if not np.ptp(xy[:, 1]):
         bins = np.linspace(xy[:, 0].min(), xy[:, 0].max(), 81)
         axes.hist([xy[labels == number, 0] for number in range(int(labels.max(initial=0)) + 1)], bins=bins, stacked=True,
                   color=[FAINT] + [colour(number) for number in range(1, int(labels.max(initial=0)) + 1)])
-        axes.set(xlabel=axis_labels[0], ylabel="particles")
+        axes.set(xlabel=axis_labels[0], ylabel=counted)
     else:
         limits = frame(np.concatenate([xy] + list(paths.values())))
         draw_density(axes, xy, limits)
@@ -157,7 +158,7 @@ def draw_map(axes, xy, labels, paths, axis_labels):
         spine.set_color(FAINT)
 
 
-def landscape_figure(xy, labels, paths, axis_labels, explained, motion, note):
+def landscape_figure(xy, labels, paths, axis_labels, explained, motion, note, copies=1):
     """The page.
 
     Parameters
@@ -169,6 +170,7 @@ def landscape_figure(xy, labels, paths, axis_labels, explained, motion, note):
     explained : [K], fraction of the variance of z per principal axis.
     motion : dict of direction name to (rms motion in Å, relative rms amplitude change) between its two ends.
     note : str, below.
+    copies : int, symmetry copies of each particle, which are points of their own.
 
     Returns
     -------
@@ -178,14 +180,16 @@ def landscape_figure(xy, labels, paths, axis_labels, explained, motion, note):
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(3, 2, width_ratios=(2.2, 1), height_ratios=(1, 1, 1), left=0.06, right=0.985, top=0.89, bottom=0.11,
                                wspace=0.25, hspace=0.42)
-    draw_map(figure.add_subplot(grid[:, 0]), xy, labels, paths, axis_labels)
+    counted = "particles" if copies == 1 else "symmetry copies"
+    draw_map(figure.add_subplot(grid[:, 0]), xy, labels, paths, axis_labels, counted)
     names, sizes, written, colours = cluster_bars(labels)
-    draw_bars(figure.add_subplot(grid[0, 1]), names, sizes, written, colours, "Particles per cluster")
+    draw_bars(figure.add_subplot(grid[0, 1]), names, sizes, written, colours, counted.capitalize() + " per cluster")
     few = explained[:8]
     draw_bars(figure.add_subplot(grid[1, 1]), ["PC %d" % (i + 1) for i in range(len(few))], few, ["%.1f %%" % (100 * e) for e in few],
               ["#5b7c99"] * len(few), "Variance of z explained")
     draw_bars(figure.add_subplot(grid[2, 1]), *change_bars(motion))
     figure.text(0.06, 0.945, "Conformational landscape", fontsize=15, fontweight="bold", color=INK)
-    figure.text(0.06, 0.912, "{:,} points".format(len(xy)), fontsize=10, color=FAINT)
+    each = ": {:,} particles, {} symmetry copies of each".format(len(xy) // copies, copies) if copies > 1 else ""
+    figure.text(0.06, 0.912, "{:,} points".format(len(xy)) + each, fontsize=10, color=FAINT)
     figure.text(0.06, 0.025, note, fontsize=8.5, color=FAINT)
     return figure

@@ -45,6 +45,16 @@ def test_the_page_names_clusters_trajectories_and_figures():
     assert {"1", "2", "pc1", "600  (60 %)", "100  (10 %)", "80.0 %", "4.25 Å, 10 %", "1,000 points", "seed 1"} <= set(texts(figure))
 
 
+def test_the_page_of_a_symmetric_set_says_that_it_counts_symmetry_copies():
+    xy, labels = np.random.default_rng(0).normal(size=(1200, 2)), np.repeat([1, 2], 600)
+    plain, symmetric = (landscape_figure(xy, labels, {}, ["a", "b"], np.array([0.8, 0.2]), {}, "", copies) for copies in (1, 3))
+    assert plain.axes[1].get_title("left") == "Particles per cluster" and "1,200 points" in texts(plain)
+    assert symmetric.axes[1].get_title("left") == "Symmetry copies per cluster"
+    assert "1,200 points: 400 particles, 3 symmetry copies of each" in texts(symmetric)
+    histogram = landscape_figure(xy * (1, 0), labels, {}, ["a", ""], np.array([1.0]), {}, "", 3)
+    assert histogram.axes[0].get_ylabel() == "symmetry copies"
+
+
 def test_one_latent_dimension_is_drawn_as_a_histogram():
     xy = np.column_stack([np.random.default_rng(0).normal(size=300), np.zeros(300)])
     figure = landscape_figure(xy, np.ones(300, int), {}, ["a", ""], np.array([1.0]), {}, "")
