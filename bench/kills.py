@@ -72,7 +72,8 @@ def main():
             finish(options, out)
             weights, z = differences(whole, out)
             worst = max(worst, weights, z)
-            print("killed after %4.1f s (left: %s): weights differ by %.1e, z by %.1e" % (moment, ", ".join(files) or "nothing", weights, z), flush=True)
+            print("killed after %4.1f s (left: %s): weights differ by %.1e, z by %.1e" % (
+                moment, ", ".join(files) or "nothing", weights, z), flush=True)
     print("%d of %d runs went on; the largest difference is %.1e" % (options.kills, options.kills, worst))
     return int(worst > ROUNDING)
 

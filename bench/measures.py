@@ -1,4 +1,4 @@
-"""How near a result comes to the truth of a `systems.System`: the oracle, the motion that the decoded Gaussians show, FSC inside the moving region."""
+"""How near a result comes to the truth of a `systems.System`: oracle, motion of the decoded Gaussians, FSC inside the moving region."""
 import numpy as np
 import tensorflow as tf
 from scipy import fft
@@ -33,8 +33,8 @@ NEAR_SHARE = 0.1
 def posterior(system, particles, points=25, batch_size=32):
     """Posterior probability of every coordinate of the system's grid for every particle, whose noise is white with variance 1.
 
-    The same as `gmmhet.engine.simulate.oracle.posterior`, all rings below Nyquist and no mask, but made from the images of the components of which all
-    grid points are sums, which is what two movers or a large molecule need.
+    The same as `gmmhet.engine.simulate.oracle.posterior`, all rings below Nyquist and no mask, but made from the images of the components
+    of which all grid points are sums, which is what two movers or a large molecule need.
 
     Returns
     -------
@@ -65,7 +65,7 @@ def posterior(system, particles, points=25, batch_size=32):
 
 
 def estimates(system, coordinates, p):
-    """The oracle's answer: most probable state [n], and posterior mean of each mover's angle, given that the mover is there, [n, movers]."""
+    """The oracle's answer: most probable state [n], and posterior mean of each mover's angle where the mover is there, [n, movers]."""
     number = coordinates[:, 0].astype(int)
     state = np.argmax(np.stack([p[:, number == s].sum(1) for s in range(len(system.states))], 1), axis=1)
     angles = []
@@ -82,7 +82,7 @@ def swept(system, mover):
 
 
 def owners(centers, system):
-    """What each Gaussian of a neutral model stands for, by the nearest atom at any angle: 0 what does not move, j the mover j - 1. Int [N]."""
+    """What each Gaussian of a neutral model stands for, by the nearest atom at any angle: 0 what is at rest, j the mover j - 1. Int [N]."""
     still = ~np.any([m.members for m in system.movers], axis=0)
     sets = [system.base.centers[still]] + [swept(system, m) for m in system.movers]
     return np.argmin([cKDTree(points).query(centers)[0] for points in sets], axis=0)
@@ -97,7 +97,7 @@ def true_displacements(mover, points, angles_deg):
 def decoded_motion(model, z, system, movers, truth, batch_size=256):
     """Angles that the decoded Gaussians show, with no regression, and how far each Gaussian is from where it should be.
 
-    Everything is seen from what does not move. The error leaves out each Gaussian's mean over the particles, which is the neutral model's own.
+    Everything is seen from what does not move. The error leaves out each Gaussian's mean over the particles: the neutral model's own.
 
     Parameters
     ----------
@@ -184,7 +184,7 @@ def rms(values):
     return float(np.sqrt(np.mean(np.square(values))))
 
 
-# What follows takes a case (its system, true coordinates and the oracle's estimates; ids are row numbers from 1) and a run (its model and latents).
+# What follows takes a case (system, true coordinates and the oracle's estimates; ids are row numbers from 1) and a run (model and latents).
 
 def items(case, run):
     """Latent points of a run with their truth: rows of the set [n], copy [n], z [n, D]; ids are row numbers from 1."""
@@ -266,7 +266,8 @@ def region_fsc(case, star, run, shown):
         truly = np.argsort(np.linalg.norm(true - wanted, axis=1))[:count]
     else:
         coordinate, state = np.array([SHOWN_STATE]), case.coordinates[row, 0].astype(int)
-        cluster = np.argmax([np.sum(state[shown == k] == SHOWN_STATE) / np.sqrt(max(np.sum(shown == k), 1)) for k in range(len(system.states))])
+        cluster = np.argmax([np.sum(state[shown == k] == SHOWN_STATE) / np.sqrt(max(np.sum(shown == k), 1))
+                             for k in range(len(system.states))])
         middle, truly = z[shown == cluster].mean(0), np.flatnonzero(state == SHOWN_STATE)[:count]
     near = np.argsort(np.linalg.norm(z - middle, axis=1))[:count]
     turn = symmetry_matrices(system.symmetry)
@@ -275,7 +276,8 @@ def region_fsc(case, star, run, shown):
     def of(chosen):
         part = at.select(row[chosen])
         return backproject(part.with_poses(part.rotation.astype(float) @ turn[copy[chosen]], part.shift_angst), np.arange(len(chosen)))
-    truth, mask = true_map(system, coordinate, particles.box, particles.pixel_size), region_mask(system, particles.box, particles.pixel_size)
+    grid = particles.box, particles.pixel_size
+    truth, mask = true_map(system, coordinate, *grid), region_mask(system, *grid)
     consensus = backproject(particles, np.arange(len(particles)), system.symmetry)
     return [mean_fsc(volume, truth, mask) for volume in (consensus, of(near), of(truly))]
 

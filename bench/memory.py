@@ -70,10 +70,11 @@ def measure(folder, n, box, resolution, source, fit):
     place = os.path.join(folder, "n%d" % n)
     os.makedirs(place)
     sparse_set(place, source, n, box)
-    told = json.loads(engine("train", "--particles", os.path.join(place, "particles.star"), "--gmm", fit, "--out", os.path.join(place, "run"),
-                             "--epochs", 1, "--latent-dim", 1, "--latent-steps", 0, "--resolution", resolution, "--gpus", "none", code=MEASURE))
+    star, out = os.path.join(place, "particles.star"), os.path.join(place, "run")
+    told = json.loads(engine("train", "--particles", star, "--gmm", fit, "--out", out, "--epochs", 1, "--latent-dim", 1,
+                             "--latent-steps", 0, "--resolution", resolution, "--gpus", "none", code=MEASURE))
     return dict(particles=n, above_imports_mb=told["peak"] - told["imported"], imports_mb=told["imported"],
-                images_mb=n * box * box * 4 / 2**20, features_mb=os.path.getsize(os.path.join(place, "run", "work", "gradients.npy")) / 2**20,
+                images_mb=n * box * box * 4 / 2**20, features_mb=os.path.getsize(os.path.join(out, "work", "gradients.npy")) / 2**20,
                 star_mb=os.path.getsize(os.path.join(place, "particles.star")) / 2**20)
 
 
@@ -87,10 +88,12 @@ def main():
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         source, fit = os.path.join(folder, "source"), os.path.join(folder, "fit")
-        engine("simulate", "--out", source, "--kind", "hinge", "--n", SIMULATED, "--box", options.box, "--pixel-size", 256 / options.box, "--snr", 0.1)
+        engine("simulate", "--out", source, "--kind", "hinge", "--n", SIMULATED, "--box", options.box, "--pixel-size", 256 / options.box,
+               "--snr", 0.1)
         engine("fit", "--out", fit, "--map", os.path.join(source, "map.mrc"), "--n-gaussians", options.gaussians, "--steps", 60)
         for n in options.sizes:
-            print(json.dumps({name: round(value, 1) for name, value in measure(folder, n, options.box, options.resolution, source, fit).items()}), flush=True)
+            found = measure(folder, n, options.box, options.resolution, source, fit)
+            print(json.dumps({name: round(value, 1) for name, value in found.items()}), flush=True)
 
 
 if __name__ == "__main__":

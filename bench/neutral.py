@@ -2,10 +2,10 @@
 
     python bench/neutral.py --data DIR [--boxes 64,128] [--noise 0.1]
 
-DIR holds 1hzh.pdb.gz (an IgG) and the 50S cut into RNA*.pdb.gz and prots*.pdb.gz. Every model is rendered in a box of 384 Å, atom by atom, with noise
-where asked, and fitted to three pixels; started from the density, from the atoms, and, from 128 px on, from the density with N = 2,048. Columns:
-Gaussians, probes among them, Gaussians further from every atom than the target resolution (false), mean and least FSC with the noise-free map over the shells up to the target,
-correlation of atoms and map, seconds of CPU and of the clock.
+DIR holds 1hzh.pdb.gz (an IgG) and the 50S cut into RNA*.pdb.gz and prots*.pdb.gz. Every model is rendered in a box of 384 Å, atom by atom,
+with noise where asked, and fitted to three pixels; started from density, from atoms, and, from 128 px on, from density with N = 2,048.
+Columns: Gaussians, probes among them, Gaussians further from every atom than the target resolution (false), mean and least FSC with the
+noise-free map over the shells up to the target, correlation of atoms and map, seconds of CPU and of the clock.
 """
 import argparse
 import glob
@@ -78,16 +78,19 @@ def bench(name, folder, box, noise):
     pixel_size = EDGE_ANGST / box
     path = os.path.join(folder, "model.cif")
     atoms = read_atoms(path).moved(-(box // 2) * pixel_size)
-    clean = render(Mixture(np.float32(atoms.positions), np.float32(atoms.masses), np.full(len(atoms), pixel_size, np.float32)), box, pixel_size)
+    clean = render(Mixture(np.float32(atoms.positions), np.float32(atoms.masses), np.full(len(atoms), pixel_size, np.float32)), box,
+                   pixel_size)
     inside = sample_map(clean, pixel_size, atoms.positions).mean()
     volume = clean + noise * inside * noise_like_a_map(clean.shape, np.random.default_rng(1)) if noise else clean
     write_map(os.path.join(folder, "map.mrc"), volume, pixel_size)
-    overlap = correlation(np.float32(atoms.positions), np.float32(atoms.masses), pixel_size, smooth_to(volume, pixel_size, 3 * pixel_size), pixel_size)
+    smooth = smooth_to(volume, pixel_size, 3 * pixel_size)
+    overlap = correlation(np.float32(atoms.positions), np.float32(atoms.masses), pixel_size, smooth, pixel_size)
     starts = [("density", {}), ("atoms", dict(atoms=path))] + [("2048", dict(n_gaussians="2048"))] * (box >= 128)
     for start, flags in starts:
         row = fitted(folder, clean, atoms.positions, **flags)
         print("%-4s %4d %-8s %6d %6d %6d %9.4f %9.4f %6.3f %7.0f %7.0f" % (
-            name, box, start, row["N"], row["probes"], row["false"], row["mean"], row["least"], overlap, row["cpu"], row["clock"]), flush=True)
+            name, box, start, row["N"], row["probes"], row["false"], row["mean"], row["least"], overlap, row["cpu"], row["clock"]),
+              flush=True)
 
 
 def main():

@@ -1,6 +1,6 @@
 """Systems with known heterogeneity, made of atomic models: one Gaussian a residue, domains that turn, parts that can be absent.
 
-A `System` answers what `gmmhet.engine.simulate` asks of a phantom (`at`, `draw`, `grid`, `base`), for any number of states and moving domains.
+A `System` answers what `gmmhet.engine.simulate` asks of a phantom (`at`, `draw`, `grid`, `base`), for any number of states and movers.
 """
 import glob
 import os
@@ -15,7 +15,8 @@ from gmmhet.engine.simulate.phantom import ASSEMBLY_STATES
 
 #: standard deviation (Å) of one atom's density
 ATOM_WIDTH_ANGST = 1.0
-#: largest turn to either side: Fab of an IgG, each of its two Fabs, central protuberance (8° from end to end), variable domain of a spike's unit
+#: largest turn to either side: Fab of an IgG, each of two Fabs, central protuberance (8° from end to end), variable domain of a spike's
+#: unit
 FAB_DEG, TWO_FABS_DEG, TILT_DEG, UNIT_DEG = 25.0, 20.0, 4.0, 25.0
 #: last residue of an IgG's Fab in chains H and K (1HZH), and of its variable domains in the light and heavy chains
 HINGE, VARIABLE_LIGHT, VARIABLE_HEAVY = 230, 107, 113
@@ -79,7 +80,8 @@ class System:
     def draw(self, n, rng):
         """Random coordinates [n, 1 + movers]: states by population, angles uniform."""
         state = rng.choice(len(self.states), n, p=[s.population for s in self.states])
-        angles = [rng.uniform(-m.angle_deg, m.angle_deg, n) * np.array([j in s.moves for s in self.states])[state] for j, m in enumerate(self.movers)]
+        angles = [rng.uniform(-m.angle_deg, m.angle_deg, n) * np.array([j in s.moves for s in self.states])[state]
+                  for j, m in enumerate(self.movers)]
         return np.stack([state, *angles], 1).astype(float)
 
     def grid(self, points=25):
@@ -120,7 +122,7 @@ def make(name, folder):
 
 
 def by_residue(atoms):
-    """One Gaussian per residue: mass, centre of mass, and the width whose second moment is the residue's. Mixture, and chain and residue [N]."""
+    """One Gaussian per residue: mass, centre of mass, and the width of the residue's second moment. Mixture, and chain and residue [N]."""
     names, chain = np.unique(atoms.chains, return_inverse=True)
     keys, group = np.unique(np.stack([chain.reshape(-1), atoms.residues], 1), axis=0, return_inverse=True)
     group = group.reshape(-1)
@@ -191,11 +193,13 @@ def domains(folder):
 
 
 def spike(folder):
-    """Three units about an axis, each a Fab that stands on an Fc; in each particle the variable domain of one unit turns towards the axis and away."""
+    """Three units about an axis, each a Fab that stands on an Fc; in each particle one unit's variable domain turns to the axis and
+    away."""
     base, chain, residue, fabs, _ = _antibody(folder)
     variable = fabs[0] & (((chain == "L") & (residue <= VARIABLE_LIGHT)) | ((chain == "H") & (residue <= VARIABLE_HEAVY)))
     constant, fc = fabs[0] & ~variable, ~fabs[0] & ~fabs[1]
-    elbow = fabs[0] & (((chain == "L") & (np.abs(residue - VARIABLE_LIGHT) <= 2)) | ((chain == "H") & (np.abs(residue - VARIABLE_HEAVY) <= 2)))
+    elbow = fabs[0] & (((chain == "L") & (np.abs(residue - VARIABLE_LIGHT) <= 2)) |
+                       ((chain == "H") & (np.abs(residue - VARIABLE_HEAVY) <= 2)))
     upright = _standing(base.centers, _middle(base, variable) - _middle(base, constant))
     top = upright.apply(base.centers - _middle(base, constant)) + [34.0, 0.0, 10.0]
     long_axis = np.linalg.svd(base.centers[fc] - base.centers[fc].mean(0), full_matrices=False)[2][0]
@@ -219,8 +223,8 @@ def _standing(centers, direction):
 def ribosome_parts(base, chain):
     """Four parts of the 50S that can be absent: part [N], 0 for what always stays, 1 the central protuberance.
 
-    Part 1 is the chains around the 5S RNA; each further one those around the chain that lies furthest from the parts before. A part takes chains, nearest
-    first, until it has PART_SHARE of the mass.
+    Part 1 is the chains around the 5S RNA; each further one those around the chain that lies furthest from the parts before. A part takes
+    chains, nearest first, until it has PART_SHARE of the mass.
     """
     names, member = np.unique(chain, return_inverse=True)
     member = member.reshape(-1)

@@ -3,12 +3,13 @@
     python bench/truth.py --data DIR [--sets igg,assembly,mixed,domains,c3,null] [--box 64] [--n 10000] [--seeds 1]
                           [--poses true,2deg,relion] [--presets default,paper] [--refine] [--out DIR] [--set-param key=value ...]
 
-DIR holds 1hzh.pdb.gz (an IgG), the 50S cut into RNA*.pdb.gz and prots*.pdb.gz, and ctf_*.npz (CTF values of real particles). Every set is simulated in a
-box of 384 Å, reconstructed with the poses that are given, fitted and trained. Simulated sets, poses and the oracle's answer are kept in --out.
+DIR holds 1hzh.pdb.gz (an IgG), the 50S cut into RNA*.pdb.gz and prots*.pdb.gz, and ctf_*.npz (CTF values of real particles). Every set is
+simulated in a box of 384 Å, reconstructed with the poses that are given, fitted and trained. Simulated sets, poses and the oracle's answer
+are kept in --out.
 
-Sets: igg, one Fab turns by ±25°; assembly, the 50S in five states; mixed, the same and the central protuberance tilts by 8° from end to end in the particles
-that have it (two stages: amplitudes, then positions there); domains, an IgG with both Fabs turning; c3, one unit of three moves; null, each of the others
-again with all its particles at rest. The oracle knows the true poses, whatever poses the run was given.
+Sets: igg, one Fab turns by ±25°; assembly, the 50S in five states; mixed, the same and the central protuberance tilts by 8° from end to end
+in the particles that have it (two stages: amplitudes, then positions there); domains, an IgG with both Fabs turning; c3, one unit of three
+moves; null, each of the others again with all its particles at rest. The oracle knows the true poses, whatever poses the run was given.
 
 Columns, in which a/b is ours, then the oracle's figure: info, R2 of the angle from z as a fraction of the oracle's; rank, same for the
 first axis' rank correlation; ARI, same for the adjusted Rand index of the states; unit, same for which unit moves; angle, R2 of the angle
@@ -45,8 +46,8 @@ from gmmhet.engine.training.model import load_model
 EDGE_ANGST, SHIFT_ANGST = 384.0, 6.0
 #: parameters of training that a set needs; all others are defaults
 TRAINING = {"c3": dict(symmetry="c3"), "mixed": dict(vary="amplitude")}
-COLUMNS = (("set", 8), ("poses", 11), ("preset", 7), ("seed", 4), ("info", 11), ("rank", 11), ("ARI", 11), ("unit", 11), ("angle", 11), ("rms°", 10),
-           ("end°", 14), ("coord Å", 14), ("FSC", 14), ("null", 12), ("verdict", 9), ("s fit", 6), ("s train", 7), ("1/s", 5))
+COLUMNS = (("set", 8), ("poses", 11), ("preset", 7), ("seed", 4), ("info", 11), ("rank", 11), ("ARI", 11), ("unit", 11), ("angle", 11),
+           ("rms°", 10), ("end°", 14), ("coord Å", 14), ("FSC", 14), ("null", 12), ("verdict", 9), ("s fit", 6), ("s train", 7), ("1/s", 5))
 
 
 def real_ctf(folder, n, rng):
@@ -85,7 +86,8 @@ def simulate(folder, system, options, seed):
         coordinates = system.draw(options.n, rng)
         images = noisy_images(system, coordinates, rotation, shift, ctf, options.box, pixel_size, options.snr, seed)
         sigma = next(images)
-        write_particles(star, os.path.join(folder, rundir.STACK), (part / np.float32(sigma) for part in progress(images, -(-options.n // CHUNK), "images")),
+        write_particles(star, os.path.join(folder, rundir.STACK),
+                        (part / np.float32(sigma) for part in progress(images, -(-options.n // CHUNK), "images")),
                         options.n, rotation, shift, ctf, pixel_size, half)
         answer = estimates(scaled(system, sigma), *posterior(scaled(system, sigma), read_particles(star)))
         with rundir.whole_file(truth) as file:
@@ -118,18 +120,20 @@ def posed(case, poses, options, seed):
 
 
 def refined_by_relion(particles, case, options):
-    """Local 3D auto-refinement from given poses and their consensus map, both by RELION; about a minute a thousand particles of 64 px on a free core."""
+    """Local 3D auto-refinement from given poses and their consensus map, both by RELION; a minute a thousand particles of 64 px on a free
+    core."""
     folder = case.path("relion")
     os.makedirs(folder, exist_ok=True)
     start, reference = os.path.join(folder, "start.star"), os.path.join(folder, "start.mrc")
     particles.write_star(start)
     symmetry = ["--sym", case.system.symmetry.upper()]
     commands = [["relion_reconstruct", "--i", start, "--o", reference, "--ctf", *symmetry],
-                ["mpirun", "--oversubscribe", "-n", "3", "relion_refine_mpi", "--auto_refine", "--split_random_halves", "--o", os.path.join(folder, "run"),
-                 "--i", start, "--ref", reference, "--ini_high", "25", "--ctf", "--particle_diameter", "%g" % (0.9 * EDGE_ANGST), "--flatten_solvent",
+                ["mpirun", "--oversubscribe", "-n", "3", "relion_refine_mpi", "--auto_refine", "--split_random_halves",
+                 "--o", os.path.join(folder, "run"), "--i", start, "--ref", reference, "--ini_high", "25", "--ctf",
+                 "--particle_diameter", "%g" % (0.9 * EDGE_ANGST), "--flatten_solvent",
                  "--zero_mask", "--norm", "--scale", "--healpix_order", "4",
-                 "--auto_local_healpix_order", "4", "--sigma_ang", "%g" % options.pose_error[0], "--offset_range", "5", "--offset_step", "2",
-                 "--pad", "1", "--pool", "30", "--dont_combine_weights_via_disc", "--preread_images", *symmetry]]
+                 "--auto_local_healpix_order", "4", "--sigma_ang", "%g" % options.pose_error[0], "--offset_range", "5",
+                 "--offset_step", "2", "--pad", "1", "--pool", "30", "--dont_combine_weights_via_disc", "--preread_images", *symmetry]]
     environment = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
     with open(os.path.join(folder, "log.txt"), "wb") as log:
         for command in commands:
@@ -162,7 +166,8 @@ def train(case, star, gmm, out, preset, seed, options, **flags):
 
 def fitted(case, star, folder, seed, options):
     """Consensus map of the particles and the neutral model of it; seconds of the fit."""
-    consensus = run_stage(ReconstructConfig(particles=star, out=fresh(os.path.join(folder, "consensus")), symmetry=case.system.symmetry, seed=seed))
+    consensus = run_stage(ReconstructConfig(particles=star, out=fresh(os.path.join(folder, "consensus")), symmetry=case.system.symmetry,
+                                            seed=seed))
     began = time.monotonic()
     run = run_stage(FitConfig(map=consensus(rundir.MAP), out=fresh(os.path.join(folder, "fit")), seed=seed, **options.fit))
     return run.path, time.monotonic() - began
@@ -170,7 +175,8 @@ def fitted(case, star, folder, seed, options):
 
 def learned(case, star, gmm, folder, preset, seed, options):
     """The train runs of a set: one, or two for the mixed set, whose second one moves the protuberance in the particles that kept it."""
-    first = train(case, star, gmm, os.path.join(folder, "train_" + preset), preset, seed, options, **TRAINING.get(case.system.name.split()[0], {}))
+    first = train(case, star, gmm, os.path.join(folder, "train_" + preset), preset, seed, options,
+                  **TRAINING.get(case.system.name.split()[0], {}))
     if not case.system.name.startswith("mixed"):
         return [first]
     return [first, second_stage(case, star, gmm, first, folder, preset, seed, options)]
@@ -227,7 +233,8 @@ def said(row):
     if "spurious" in row:
         s = row["spurious"]
         null = "%.2g %s %.1f%%" % (s["null"], s["of"][:3], 100 * s["null"] / s["real"])
-    cells = [row["set"], row["poses"], row["preset"], row["seed"], share("info"), share("rank"), share("ari"), share("unit"), share("angle_r2"),
+    cells = [row["set"], row["poses"], row["preset"], row["seed"],
+             share("info"), share("rank"), share("ari"), share("unit"), share("angle_r2"),
              plain("angle_rms_deg"), plain("end_bias_deg"), plain("coordinate_error_angst"), plain("fsc").replace("0.", "."), null,
              verdicts("summaries") + "|" + verdicts("null_summaries"), "%.0f" % row["fit_seconds"], "%.0f" % row["train_seconds"],
              "%.0f" % row["particles_per_second"]]

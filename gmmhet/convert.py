@@ -1,8 +1,8 @@
 """Scipion sets <-> RELION 3.1 star files: the only place where the two conventions meet.
 
-Scipion keeps the alignment of a projection as the inverse of ``T = [A | -origin]``, where ``A = (Rz(rot) Ry(tilt) Rz(psi))^T`` takes a point
-of the molecule into the frame of the image and ``origin`` is RELION's ``rlnOriginX/Y``, in pixels. In the star file the origins are in Å.
-A particle's id in the set is its ``rlnImageId``: everything that comes back is joined by it.
+Scipion keeps the alignment of a projection as the inverse of ``T = [A | -origin]``, where ``A = (Rz(rot) Ry(tilt) Rz(psi))^T`` takes a
+point of the molecule into the frame of the image and ``origin`` is RELION's ``rlnOriginX/Y``, in pixels. In the star file the origins are
+in Å. A particle's id in the set is its ``rlnImageId``: everything that comes back is joined by it.
 """
 import os
 
@@ -133,8 +133,8 @@ def whyNotWritable(particles, first=None):
         return "The set of particles is empty: choose a set that holds particles."
     first = first or particles.getFirstItem()
     if particles.getAlignment() != ALIGN_PROJ or not first.hasTransform():
-        return ("The particles have no projection alignment (their alignment is '%s'): choose the particles of a 3D refinement. A RELION star "
-                "file whose first particle has rlnAngleRot 0 loses its alignment when Scipion imports it." % particles.getAlignment())
+        return ("The particles have no projection alignment (their alignment is '%s'): choose the particles of a 3D refinement. A RELION "
+                "star file whose first particle has rlnAngleRot 0 loses its alignment when Scipion imports it." % particles.getAlignment())
     if not first.hasCTF():
         return "The particles have no CTF: choose particles with defocus values, or assign a CTF to them first."
     if not particles.getSamplingRate():
@@ -147,8 +147,8 @@ def doubts(particles):
     first, contrast = particles.getFirstItem(), particles.getAcquisition().getAmplitudeContrast()
     shift = first.getCTF().getPhaseShift() if first is not None and first.hasCTF() else None
     if shift and contrast and abs(shift - np.degrees(np.arcsin(contrast))) < 0.05:
-        return ["The phase shift of the particles (%.2f°) is that of their amplitude contrast (%.3g), as EMAN2 notes it, and would count twice: "
-                "set the amplitude contrast to 0 or remove the phase shift, unless a phase plate was used." % (shift, contrast)]
+        return ["The phase shift of the particles (%.2f°) is that of their amplitude contrast (%.3g), as EMAN2 notes it, and would count "
+                "twice: set the amplitude contrast to 0 or remove the phase shift, unless a phase plate was used." % (shift, contrast)]
     return []
 
 

@@ -102,7 +102,8 @@ class Plugin(pwem.Plugin):
             if ownPythonHasEngine():
                 return []
             return ["%s is empty, but TensorFlow is not in Scipion's Python (%s). Run: scipion3 pip install tensorflow -- or give %s a "
-                    "command that activates an environment with TensorFlow." % (GMMHET_ENV_ACTIVATION, sys.executable, GMMHET_ENV_ACTIVATION)]
+                    "command that activates an environment with TensorFlow." % (
+                        GMMHET_ENV_ACTIVATION, sys.executable, GMMHET_ENV_ACTIVATION)]
         return _missingEnvironment(activation)
 
     @classmethod

@@ -47,7 +47,7 @@ SMALL_ANTIBODY = {"L": (1, 120), "H": (1, 260), "M": (1, 120), "K": (1, 260)}
 
 
 def write_pdb(path, chains, seed):
-    """A made-up model: an alpha carbon and a carbonyl carbon a residue, chains {name: (first, last residue)} as straggling rods, by position of the name."""
+    """A made-up model: an alpha and a carbonyl carbon a residue, chains {name: (first, last residue)} as straggling rods."""
     rng, lines = np.random.default_rng(seed), []
     for i, (name, (first, last)) in enumerate(chains.items()):
         middle, direction = 40 * rng.normal(size=3), rng.normal(size=3)
@@ -73,7 +73,8 @@ def systems(bench, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     write_pdb(folder / "1hzh.pdb.gz", SMALL_ANTIBODY, 1)
     for number, name in enumerate(("RNA1", "RNA_5S", "prots1")):
-        write_pdb(folder / (name + ".pdb.gz"), {letter: (1, 12) for letter in ("AB" if name == "RNA_5S" else "ABCDEFGHIJKLMNOPQRST")}, number)
+        write_pdb(folder / (name + ".pdb.gz"), {letter: (1, 12) for letter in ("AB" if name == "RNA_5S" else "ABCDEFGHIJKLMNOPQRST")},
+                  number)
     return {name: bench["systems"].make(name, str(folder)) for name in bench["systems"].NAMES}
 
 

@@ -212,7 +212,8 @@ def test_the_wheel_registers_the_plugin_and_the_command(wheel):
 
 def test_the_wheel_asks_for_tensorflow_only_where_python_can_have_it(wheel):
     (name,) = [n for n in wheel.namelist() if n.endswith(".dist-info/METADATA")]
-    wanted = [line for line in wheel.read(name).decode().splitlines() if line.startswith("Requires-Dist: tensorflow") and "extra" not in line]
+    wanted = [line for line in wheel.read(name).decode().splitlines() if line.startswith("Requires-Dist: tensorflow")
+              and "extra" not in line]
     assert len(wanted) == 1
     assert re.search(r"python_version >= ['\"]3\.10['\"]", wanted[0])
 

@@ -25,7 +25,8 @@ START = time.time()
 #: colours of Scipion's log, and lines that say nothing here: TensorFlow's search for a GPU, Scipion's house-keeping
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 NOISE = re.compile(r"^\s*$|^WARNING: All log messages|^[IWE]0000 |TensorFlow binary is optimized|^To enable the following instr|"
-                   r"Running command: \*\*|^\s*PYTHONPATH=|temp folder|Nothing to clean|PROTOCOL FINISHED|Last status is|Getting the dimensions")
+                   r"Running command: \*\*|^\s*PYTHONPATH=|temp folder|Nothing to clean|PROTOCOL FINISHED|Last status is|Getting the "
+                   r"dimensions")
 
 
 class DemoError(RuntimeError):
@@ -111,7 +112,8 @@ def launch(project, protocol, label):
     with Follow(folder):
         project.launchProtocol(protocol, wait=True)
     if not protocol.isFinished():
-        raise DemoError("%s did not finish: %s\nIts log: %s" % (label, protocol.getErrorMessage(), os.path.join(folder, "logs", "run.stdout")))
+        raise DemoError("%s did not finish: %s\nIts log: %s" % (
+            label, protocol.getErrorMessage(), os.path.join(folder, "logs", "run.stdout")))
     for name, output in protocol.iterOutputAttributes():
         print("   -> %s: %s" % (name, output), flush=True)
     return protocol
@@ -180,7 +182,8 @@ def report(project, done):
     print(json.dumps(scores, indent=2, ensure_ascii=False))
     print("Landscape picture: %s" % os.path.join(analysis, rundir.LANDSCAPE))
     print("Scipion project:   %s" % project.path)
-    print("Open it:           cd %s && eval \"$(.venv/bin/python tools/environment.py)\" && scipion project %s" % (environment.ROOT, PROJECT))
+    print("Open it:           cd %s && eval \"$(.venv/bin/python tools/environment.py)\" && scipion project %s" % (
+        environment.ROOT, PROJECT))
 
 
 def main():

@@ -115,7 +115,8 @@ class GmmHetProtAnalyze(GmmHetProtBase):
     def _inputProblems(self):
         problems = [flexFolder(self.inputParticles.get(), "train")[1]] + self._regionProblems("motion_region", "inputMotionRegion")
         if "motion" in self.line.get("") and not self.motionRegion.get("").strip() and self.inputMotionRegion.get() is None:
-            problems.append("*Line* asks for a localised motion ('%s'), which needs a motion region: give a mask or a region." % self.line.get())
+            problems.append("*Line* asks for a localised motion ('%s'), which needs a motion region: give a mask or a region." % (
+                self.line.get()))
         return [problem for problem in problems if problem]
 
     def _citations(self):
@@ -158,8 +159,8 @@ def trajectoryPoints(folder):
         if not name.startswith(prefix):
             continue
         z = np.loadtxt(os.path.join(folder, name, "z.txt"), ndmin=2)
-        numbers = [int(match.group(1)) for match in (re.match(r"point_(\d+)\.mrc$", file) for file in os.listdir(os.path.join(folder, name)))
-                   if match]
+        matches = [re.match(r"point_(\d+)\.mrc$", file) for file in os.listdir(os.path.join(folder, name))]
+        numbers = [int(match.group(1)) for match in matches if match]
         found += [(name[len(prefix):], number, os.path.join(folder, name, rundir.point(number, ".mrc")), z[number - 1])
                   for number in sorted(numbers)]
     return found

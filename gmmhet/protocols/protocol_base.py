@@ -71,7 +71,8 @@ class GmmHetProtBase(EMProtocol):
     @staticmethod
     def _addMask(form, name, help, label="Mask", condition=None):
         options = {"condition": condition} if condition else {}
-        form.addParam(name, params.PointerParam, pointerClass="VolumeMask", allowsNull=True, label=label + " (optional)", help=help, **options)
+        form.addParam(name, params.PointerParam, pointerClass="VolumeMask", allowsNull=True, label=label + " (optional)", help=help,
+                      **options)
 
     # ------------------------------------------------------------------ INSERT
     def _insertAllSteps(self):

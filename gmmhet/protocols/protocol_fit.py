@@ -33,8 +33,9 @@ class GmmHetProtFit(GmmHetProtBase):
                       help="Particles with projection alignment and CTF: the Gaussians are fitted straight to them. Slower than a map, but "
                            "density that the consensus has smeared out is not lost.")
         form.addParam("inputAtoms", params.PointerParam, pointerClass="AtomStruct", allowsNull=True, label="Atomic model (optional)",
-                      help="A model fitted into this map. The Gaussians start from its atoms and remember chains and residues, so that a training "
-                           "can name them in its region, as in chain:A,B/120-240. Density that it does not explain gets Gaussians too.")
+                      help="A model fitted into this map. The Gaussians start from its atoms and remember chains and residues, so that a "
+                           "training can name them in its region, as in chain:A,B/120-240. Density that it does not explain gets Gaussians "
+                           "too.")
         self._addMask(form, "inputMask", "Gaussians outside the mask are dropped. It must have the size and pixel size of the map.")
 
     # ------------------------------------------------------------------ STEPS

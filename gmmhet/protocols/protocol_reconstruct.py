@@ -31,8 +31,8 @@ class GmmHetProtReconstruct(GmmHetProtBase):
     def _addInputs(self, form):
         form.addParam("inputParticles", params.PointerParam, pointerClass="SetOfParticles,SetOfClassesFlex,SetOfClasses3D", important=True,
                       label="Particles or classes",
-                      help="Particles, one class, or classes (one reconstruction per class). With trained particles the nearest ones to a latent "
-                           "point can be taken: see 'Near'.")
+                      help="Particles, one class, or classes (one reconstruction per class). With trained particles the nearest ones to a "
+                           "latent point can be taken: see 'Near'.")
         self._addMask(form, "inputMask", "Soft mask for the FSC of the half maps; none: a soft sphere.")
 
     # ------------------------------------------------------------------ INSERT

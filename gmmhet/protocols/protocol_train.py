@@ -20,8 +20,8 @@ class GmmHetProtTrain(GmmHetProtBase):
 
     Output: the particles with their latent points (zFlex). With a symmetry above c1 every particle has one point per symmetry-related
     orientation; the particle stays one item, its zFlex is the point of the first orientation, and the points of all orientations, one after
-    the other, are in the attribute _gmmCopies. A training that is a further stage on top of another one ('Continue from') gives latent points
-    that begin with those of the earlier stages.
+    the other, are in the attribute _gmmCopies. A training that is a further stage on top of another one ('Continue from') gives latent
+    points that begin with those of the earlier stages.
     """
 
     _label = "train heterogeneity"
@@ -36,15 +36,17 @@ class GmmHetProtTrain(GmmHetProtBase):
     # ------------------------------------------------------------------ DEFINE
     def _addInputs(self, form):
         form.addParam("inputParticles", params.PointerParam, pointerClass="SetOfParticles", pointerCondition="hasAlignmentProj",
-                      important=True, label="Particles", help="Particles with projection alignment and CTF; phase-flipped ones are recognised where the set says so.")
+                      important=True, label="Particles",
+                      help="Particles with projection alignment and CTF; phase-flipped ones are recognised where the set says so.")
         form.addParam("inputGaussians", params.PointerParam, pointerClass="AtomStructFlex", important=True, label="Neutral model",
                       help="Pseudo-atoms of 'fit Gaussians'.")
         form.addParam("inputContinue", params.PointerParam, pointerClass="SetOfParticlesFlex", allowsNull=True,
                       label="Continue from (optional)",
-                      help="Particles of an earlier training to go on from. With the same *Vary*, region and *Latent dim* its networks are trained further. "
-                           "With others this is a further stage: every particle keeps the conformation that the earlier training gave it, and what comes on "
-                           "top is learnt in latent dimensions of its own. For example amplitudes first; then, with the class of particles that have "
-                           "a domain as *Particles* and a region about it, that domain's motion (*Vary* position).")
+                      help="Particles of an earlier training to go on from. With the same *Vary*, region and *Latent dim* its networks are "
+                           "trained further. With others this is a further stage: every particle keeps the conformation that the earlier "
+                           "training gave it, and what comes on top is learnt in latent dimensions of its own. For example amplitudes "
+                           "first; then, with the class of particles that have a domain as *Particles* and a region about it, that "
+                           "domain's motion (*Vary* position).")
         self._addMask(form, "inputRegion", "Only Gaussians inside this mask may vary. Give this or the text field 'Region' below.",
                       label="Region mask")
 
@@ -139,6 +141,7 @@ class GmmHetProtTrain(GmmHetProtBase):
     def _methods(self):
         if not self.getSummary():
             return []
-        return ["The heterogeneity of %d particles was learnt with gmmhet [Chen2021]: %d latent dimensions, %s varying, objective '%s'%s." % (
+        return ["The heterogeneity of %d particles was learnt with gmmhet [Chen2021]: "
+                "%d latent dimensions, %s varying, objective '%s'%s." % (
             self.inputParticles.get().getSize(), self.latentDim.get(), self.vary.get(), self.getEnumText("objective"),
             ", on top of an earlier training" if "stages" in self.getSummary() else "")]

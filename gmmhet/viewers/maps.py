@@ -54,7 +54,8 @@ def draw_views(figure, volume, pixel_size, centers=None):
     for axes, (name, summed, (across, up)) in zip(row, VIEWS):
         picture(axes, volume.sum(axis=summed), pixel_size, "projection " + name, reach=reach(volume, pixel_size))
         if centers is not None:
-            axes.scatter(centers[:, across], centers[:, up], s=max(2.0, min(14.0, 6000.0 / len(centers))), color=RED, alpha=0.55, linewidths=0)
+            axes.scatter(centers[:, across], centers[:, up], s=max(2.0, min(14.0, 6000.0 / len(centers))), color=RED, alpha=0.55,
+                         linewidths=0)
         axes.set(xlabel="xyz"[across] + " (Å)", ylabel="xyz"[up] + " (Å)")
     return row
 

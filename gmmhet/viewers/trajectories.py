@@ -66,7 +66,8 @@ def draw_displacements(figure, volume, pixel_size, start, end):
         image = volume.sum(axis=summed)
         picture(axes, image, pixel_size, "projection " + name, (0.0, 1.8 * max(float(image.max()), 1e-12)), room)
         if len(shown):
-            drawn = axes.quiver(start[shown, across], start[shown, up], (end - start)[shown, across], (end - start)[shown, up], length[shown],
+            drawn = axes.quiver(start[shown, across], start[shown, up], (end - start)[shown, across], (end - start)[shown, up],
+                                length[shown],
                                 angles="xy", scale_units="xy", scale=1, cmap="plasma_r", norm=Normalize(0, longest), width=0.006,
                                 headwidth=3.5, headlength=4.5)
         axes.set(xlabel="xyz"[across] + " (Å)", ylabel="xyz"[up] + " (Å)")

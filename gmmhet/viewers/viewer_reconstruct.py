@@ -28,10 +28,12 @@ class GmmHetViewerReconstruct(GmmHetViewerBase):
                       help="With all classes: the masked curve of each. With one: masked and unmasked.")
         form.addParam("showSlices", params.LabelParam, label="Slices through the maps",
                       help="Central slices with one grey scale, so that differences between classes can be seen.")
-        form.addParam("showMap", params.LabelParam, label="Maps in 3D", help="ChimeraX where it is installed, else Xmipp's viewer, else slices.")
+        form.addParam("showMap", params.LabelParam, label="Maps in 3D",
+                      help="ChimeraX where it is installed, else Xmipp's viewer, else slices.")
 
     def _pictures(self):
-        return {"showFsc": self._showFsc, "showSlices": lambda: self._sliceViews(self._maps()), "showMap": lambda: self._mapViews(self._maps())}
+        return {"showFsc": self._showFsc, "showSlices": lambda: self._sliceViews(self._maps()),
+                "showMap": lambda: self._mapViews(self._maps())}
 
     def _numbers(self):
         """Numbers of the reconstructed classes; [0] for a set of particles."""

@@ -17,8 +17,8 @@ class GmmHetViewerRefine(GmmHetViewerBase):
     def _defineParams(self, form):
         form.addSection("Orientations")
         form.addParam("showChanges", params.LabelParam, label="Changes of angle and shift",
-                      help="Changes much smaller than the priors ('Sigma angle', 'Sigma shift') mean that the orientations were good already; "
-                           "changes near the priors, that these hold them back.")
+                      help="Changes much smaller than the priors ('Sigma angle', 'Sigma shift') mean that the orientations were good "
+                           "already; changes near the priors, that these hold them back.")
 
     def _pictures(self):
         return {"showChanges": self._showChanges}

@@ -17,17 +17,19 @@ class GmmHetViewerTrain(GmmHetViewerBase):
     def _defineParams(self, form):
         form.addSection("Training")
         form.addParam("showEvidence", params.LabelParam, label="Evidence page",
-                      help="Whether the heterogeneity is real, on one page: the verdict, the evidence on held-out particles, what the latent points know of "
-                           "viewing direction and defocus, and the controls that were run (null, half sets).")
+                      help="Whether the heterogeneity is real, on one page: the verdict, the evidence on held-out particles, what the "
+                           "latent points know of viewing direction and defocus, and the controls that were run (null, half sets).")
         form.addParam("showHistory", params.LabelParam, label="Training curves",
-                      help="Gain over the neutral model by epoch. Held-out particles were never learned from: where their curve turns down while "
-                           "the other rises, the networks learn noise. A held-out curve that never leaves zero means no heterogeneity was found.")
+                      help="Gain over the neutral model by epoch. Held-out particles were never learned from: where their curve turns down "
+                           "while the other rises, the networks learn noise. A held-out curve that never leaves zero means no "
+                           "heterogeneity was found.")
         form.addParam("showGains", params.LabelParam, label="Gain of each particle",
                       help="Agreement of each particle with its own model above its agreement with the neutral model.")
         addScatter(form, looks.axis_names(self.protocol.latentDim.get()), looks.colour_names(has_clusters=False))
 
     def _pictures(self):
-        return {"showEvidence": self._showEvidence, "showHistory": self._showHistory, "showGains": self._showGains, "showLatents": self._showLatents}
+        return {"showEvidence": self._showEvidence, "showHistory": self._showHistory, "showGains": self._showGains,
+                "showLatents": self._showLatents}
 
     def _unit(self):
         return "FRC" if self.protocol.getEnumText("objective") == "frc" else "nats"
@@ -59,7 +61,8 @@ def addScatter(form, axes, colours):
     form.addParam("xAxis", params.EnumParam, choices=axes, default=0, label="Across", help="What is drawn across.")
     form.addParam("yAxis", params.EnumParam, choices=axes, default=min(1, len(axes) - 1), label="Upwards", help="What is drawn upwards.")
     form.addParam("colourBy", params.EnumParam, choices=colours, default=0, label="Colour",
-                  help="A clear trend with defocus or tilt angle is a warning: the latent points should know nothing of how a particle was seen.")
+                  help="A clear trend with defocus or tilt angle is a warning: the latent points should know nothing of how a particle was "
+                       "seen.")
     form.addParam("showLatents", params.LabelParam, label="Latent points", help="One point per particle (per symmetry copy above c1).")
 
 

@@ -33,8 +33,8 @@ def write_mixed(folder, counts, samplings, seed=0, noise=0.0, factors=None, ctf=
         images = np.stack([exact_image(a, t, box, pixel_size) for a, t in zip(rotation[rows], shift[rows])])
         images = images * (1 if factors is None else factors[group - 1]) + noise * rng.normal(size=images.shape)
         star = folder / ("group%d.star" % group)
-        write_particles(str(star), str(folder / ("group%d.mrcs" % group)), [images], count, rotation[rows], shift[rows], ctf[rows], pixel_size,
-                        ids=1 + np.arange(n)[rows], half=1 + np.arange(n)[rows] % 2)
+        write_particles(str(star), str(folder / ("group%d.mrcs" % group)), [images], count, rotation[rows], shift[rows], ctf[rows],
+                        pixel_size, ids=1 + np.arange(n)[rows], half=1 + np.arange(n)[rows] % 2)
         made = starfile.read(star)
         tables.append(made["particles"].assign(rlnOpticsGroup=group))
         optics.append(made["optics"].assign(rlnOpticsGroup=group, rlnOpticsGroupName="camera%d" % group))

@@ -48,7 +48,8 @@ def particles_of(folder, n, box, pixel_size, change=None):
         change(images)
     ctf = np.tile([15000, 15000, 0, 300, 2.7, 0.1, 0, 0, 1], (n, 1))
     from gmmhet.engine.imaging.pose import random_rotations
-    write_particles(str(folder / rundir.STAR), str(folder / rundir.STACK), [images], n, random_rotations(n, rng), np.zeros((n, 2)), ctf, pixel_size)
+    write_particles(str(folder / rundir.STAR), str(folder / rundir.STACK), [images], n, random_rotations(n, rng), np.zeros((n, 2)), ctf,
+                    pixel_size)
     return folder / rundir.STAR
 
 
@@ -79,7 +80,8 @@ def test_wrong_flags_end_with_status_2_and_name_the_flag(arguments, says, capsys
 
 
 def test_a_list_that_starts_with_a_negative_number_is_a_value_and_not_a_flag(refused, small_run):
-    refused("reconstruct", "--model", small_run, "--near", "-0.5,1,2", says="--near must have 2 numbers, one per latent dimension, got 3 ('-0.5,1,2')")
+    refused("reconstruct", "--model", small_run, "--near", "-0.5,1,2",
+            says="--near must have 2 numbers, one per latent dimension, got 3 ('-0.5,1,2')")
 
 
 def test_without_out_a_stage_is_refused(capsys):
@@ -163,26 +165,33 @@ def test_the_log_holds_what_was_said_while_a_run_was_checked(small_run, tmp_path
 
 def test_missing_inputs_are_named_with_their_flags(refused, small, tmp_path):
     refused("train", says="train needs --particles and --gmm; see gmmhet train --help")
-    refused("train", "--particles", tmp_path / "no.star", "--gmm", tmp_path / "no", says="--particles %s does not exist." % (tmp_path / "no.star"))
+    refused("train", "--particles", tmp_path / "no.star", "--gmm", tmp_path / "no",
+            says="--particles %s does not exist." % (tmp_path / "no.star"))
     refused("fit", says="give --map or --particles (exactly one)")
-    refused("fit", "--map", small / "set" / rundir.MAP, "--particles", small / "set" / rundir.STAR, says="give --map or --particles (exactly one)")
-    refused("fit", "--map", small / "set" / rundir.MAP, "--mask", tmp_path / "no.mrc", says="--mask %s does not exist." % (tmp_path / "no.mrc"))
+    refused("fit", "--map", small / "set" / rundir.MAP, "--particles", small / "set" / rundir.STAR,
+            says="give --map or --particles (exactly one)")
+    refused("fit", "--map", small / "set" / rundir.MAP, "--mask", tmp_path / "no.mrc",
+            says="--mask %s does not exist." % (tmp_path / "no.mrc"))
     refused("refine", says="refine needs --model")
     refused("score", says="score needs --model and --truth")
 
 
 def test_a_folder_that_is_no_run_of_the_right_stage_is_refused(refused, small):
     star = small / "set" / rundir.STAR
-    refused("train", "--particles", star, "--gmm", small / "set", says="is not a finished 'fit' run: it lacks gmm.npz, gmm.cif, gmm.mrc, fsc.csv")
+    refused("train", "--particles", star, "--gmm", small / "set",
+            says="is not a finished 'fit' run: it lacks gmm.npz, gmm.cif, gmm.mrc, fsc.csv")
     refused("train", "--particles", star, "--gmm", star, says="is not a folder: expected the --out folder of a 'fit' run")
-    refused("refine", "--particles", star, "--model", small / "fit", says="is not a finished 'train' run: it lacks latents.npz, model, history.csv")
+    refused("refine", "--particles", star, "--model", small / "fit",
+            says="is not a finished 'train' run: it lacks latents.npz, model, history.csv")
     refused("score", "--model", small / "fit", "--truth", small / "set", says="--model: ")
-    refused("train", *training(small), "--continue-from", small / "fit", says="--continue-from: '%s' is not a finished 'train' run" % (small / "fit"))
+    refused("train", *training(small), "--continue-from", small / "fit",
+            says="--continue-from: '%s' is not a finished 'train' run" % (small / "fit"))
 
 
 def test_particles_without_alignment_are_refused(refused, small, tmp_path):
     star = copied(small, tmp_path / "bad", lambda text: text.replace("_rlnAngleTilt", "_rlnSomethingElse"))
-    refused("train", "--particles", star, "--gmm", small / "fit", says="particles without projection alignment (missing columns: rlnAngleTilt)")
+    refused("train", "--particles", star, "--gmm", small / "fit",
+            says="particles without projection alignment (missing columns: rlnAngleTilt)")
 
 
 def test_particles_whose_stack_is_missing_are_refused(refused, small, tmp_path):
@@ -222,7 +231,8 @@ def test_nan_pixels_are_refused_naming_the_particle(small, tmp_path, capsys):
         images[4, 3, 3] = np.nan
     star = particles_of(tmp_path / "bad", 12, 32, 6.0, spoil)
     assert gmmhet("train", "--out", tmp_path / "out", "--particles", star, "--gmm", small / "fit") == 2
-    assert "the image of particle id 5 (000005@%s) holds NaN or infinite pixels" % (tmp_path / "bad" / rundir.STACK) in capsys.readouterr().err
+    assert "the image of particle id 5 (000005@%s) holds NaN or infinite pixels" % (
+        tmp_path / "bad" / rundir.STACK) in capsys.readouterr().err
 
 
 def test_particles_of_black_contrast_give_what_their_white_inverses_give_and_it_is_said_aloud(small, small_run, tmp_path, capsys):
@@ -252,7 +262,8 @@ def test_what_may_vary_is_checked_before_training(refused, small, flags, says):
 
 @pytest.mark.parametrize("count", ["many", "3", "-5", "2.5", ""])
 def test_a_number_of_gaussians_is_auto_or_at_least_4(refused, small, count):
-    refused("fit", "--map", small / "set" / rundir.MAP, "--n-gaussians=" + count, says="--n-gaussians must be 'auto' or a whole number from 4, got '%s'" % count)
+    refused("fit", "--map", small / "set" / rundir.MAP, "--n-gaussians=" + count,
+            says="--n-gaussians must be 'auto' or a whole number from 4, got '%s'" % count)
 
 
 def test_more_gaussians_than_the_map_has_voxels_for_are_refused_with_both_numbers(small, tmp_path, capsys):
@@ -301,7 +312,8 @@ def test_scoring_particles_that_the_truth_does_not_know_is_refused(refused, smal
     with np.load(folder / rundir.TRUTH) as data:
         kept = {k: (v[:100] if v.ndim and len(v) == 120 else v) for k, v in data.items()}
     np.savez(folder / rundir.TRUTH, **kept)
-    refused("score", "--model", small_run, "--truth", folder, says="20 particles of --model %s are not in --truth %s, the first is id 101" % (small_run, folder))
+    refused("score", "--model", small_run, "--truth", folder,
+            says="20 particles of --model %s are not in --truth %s, the first is id 101" % (small_run, folder))
 
 
 # ---- what a stage leaves

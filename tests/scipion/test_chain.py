@@ -78,11 +78,14 @@ def staged(project, gmm, analyze, train, fit):
     with open("first.txt", "w") as file:
         file.write(" ".join(str(number) for number in ids_of(analyze.outputClasses[1])))
     from pwem.protocols import ProtUserSubSet
-    subset = launched(project, connected(project, ProtUserSubSet, "first class", inputObject=(train, "outputParticles"), sqliteFile="first.txt,",
+    subset = launched(project,
+                      connected(project, ProtUserSubSet, "first class", inputObject=(train, "outputParticles"), sqliteFile="first.txt,",
                                          outputClassName="SetOfParticlesFlex"))
     name = next(name for name, _ in subset.iterOutputAttributes())
-    return launched(project, connected(project, gmm["GmmHetProtTrain"], "staged", inputParticles=(subset, name), inputGaussians=(fit, "outputPseudoAtoms"),
-                                       inputContinue=(train, "outputParticles"), vary="amplitude", epochs=2, latentDim=1, useGpu=False, numberOfThreads=2))
+    return launched(project, connected(project, gmm["GmmHetProtTrain"], "staged", inputParticles=(subset, name),
+                                       inputGaussians=(fit, "outputPseudoAtoms"),
+                                       inputContinue=(train, "outputParticles"), vary="amplitude", epochs=2, latentDim=1, useGpu=False,
+                                       numberOfThreads=2))
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +121,8 @@ def test_fit_gives_pseudo_atoms_and_the_rendered_map(project, fit, consensus):
     assert os.path.exists(fit.outputPseudoAtoms.getFileName())
     assert fit.outputVolume.getDim() == (BOX, BOX, BOX)
     assert fit.outputVolume.getSamplingRate() == pytest.approx(PIXEL_SIZE)
-    with mrcfile.open(fit.outputVolume.getFileName()) as ours, mrcfile.open(consensus.outputVolume.getFileName(), permissive=True) as theirs:
+    with mrcfile.open(fit.outputVolume.getFileName()) as ours, mrcfile.open(consensus.outputVolume.getFileName(),
+                                                                            permissive=True) as theirs:
         assert synthetic.correlation(ours.data, theirs.data) > 0.9
 
 
@@ -153,9 +157,10 @@ def test_a_further_stage_on_a_class_of_trained_particles_keeps_their_latent_poin
     for item in staged.outputParticles:
         assert len(item.getZFlex()) == 3 and np.allclose(item.getZFlex()[:2], before[item.getObjId()])
     assert [stage["latent_dimensions"] for stage in staged.getSummary()["stages"]] == [[1, 2], [3, 3]]
-    assert "on top of an earlier training" in staged.methods()[0] and train.outputParticles.getObjName() in " ".join(parents(project, staged.outputParticles))
-    read = launched(project, connected(project, gmm["GmmHetProtAnalyze"], "read stages", inputParticles=(staged, "outputParticles"), clusters=2, points=2,
-                                       useGpu=False, numberOfThreads=2))
+    assert "on top of an earlier training" in staged.methods()[0]
+    assert train.outputParticles.getObjName() in " ".join(parents(project, staged.outputParticles))
+    read = launched(project, connected(project, gmm["GmmHetProtAnalyze"], "read stages", inputParticles=(staged, "outputParticles"),
+                                       clusters=2, points=2, useGpu=False, numberOfThreads=2))
     assert len(read.outputClasses[1].getFirstItem().getZFlex()) == 3
 
 
@@ -185,7 +190,8 @@ def test_refined_alignment_is_that_of_the_star_file_that_the_engine_wrote(refine
     from gmmhet import convert
     convert.writeParticles(refine.outputParticles, str(tmp_path / "again.star"))
     names = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst")
-    ours, theirs = [{int(row.rlnImageId): [float(getattr(row, name)) for name in names] for row in Table.iterRows(path, tableName="particles")}
+    ours, theirs = [{int(row.rlnImageId): [float(getattr(row, name)) for name in names]
+                     for row in Table.iterRows(path, tableName="particles")}
                     for path in (str(tmp_path / "again.star"), refine.getRunFile(rundir.STAR))]
     assert sorted(ours) == sorted(theirs)
     for number, values in ours.items():

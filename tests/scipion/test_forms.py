@@ -276,7 +276,8 @@ def test_fit_refuses_pseudo_atoms_for_an_atomic_model(tmp_path):
 
 
 def test_a_symmetry_that_is_no_point_group_of_ours_is_refused_with_its_label(tmp_path, gaussians):
-    said = problems_of(GmmHetProtTrain, inputParticles=particles_in(tmp_path / "p.sqlite"), inputGaussians=gaussians, symmetry="tetrahedral")
+    said = problems_of(GmmHetProtTrain, inputParticles=particles_in(tmp_path / "p.sqlite"), inputGaussians=gaussians,
+                       symmetry="tetrahedral")
     assert "*Symmetry* must be cN or dN (such as c3 or d2), got 'tetrahedral'." in said
 
 
@@ -289,7 +290,8 @@ def test_train_accepts_good_input(tmp_path, gaussians):
     ("vary", "position,color", "*Vary* must name some of amplitude, position, width, separated by commas, got 'position,color'"),
     ("heldOut", 2.0, "*Held out* must be at most 0.9, got 2.0")])
 def test_a_value_out_of_range_is_refused_with_its_label(tmp_path, gaussians, field, value, said):
-    assert said in problems_of(GmmHetProtTrain, inputParticles=particles_in(tmp_path / "p.sqlite"), inputGaussians=gaussians, **{field: value})
+    assert said in problems_of(GmmHetProtTrain, inputParticles=particles_in(tmp_path / "p.sqlite"), inputGaussians=gaussians,
+                               **{field: value})
 
 
 def test_train_refuses_pseudo_atoms_that_are_not_ours(tmp_path):
@@ -385,7 +387,8 @@ def test_a_summary_before_the_run_says_that_it_is_not_finished():
 
 def test_a_summary_gives_the_figures_that_the_run_has_with_their_units():
     found = {"angle_change_rms_deg": 1.234, "shift_change_rms_angst": None, "gain": 0.5, "seed": 1}
-    assert base.figureLines(found, GmmHetProtRefine._figures) == ["Orientations changed by *1.23°* rms", "Agreement rose by *0.5* nats a particle"]
+    assert base.figureLines(found, GmmHetProtRefine._figures) == ["Orientations changed by *1.23°* rms",
+                                                                  "Agreement rose by *0.5* nats a particle"]
     assert base.figureLines({"clusters": [7, 5]}, GmmHetProtAnalyze._figures) == ["Particles per class: *7, 5*"]
 
 
@@ -495,14 +498,15 @@ def test_an_activated_environment_gets_this_package_and_nothing_else_of_scipions
     command = plugin.Plugin.getEngineCommand(str(tmp_path / "run folder"))
     environ = dict(plugin.Plugin.getEnviron())
     assert "PYTHONPATH" not in environ
-    out = subprocess.run(["/bin/sh", "-c", command + " fit --config a.json"], check=True, env=environ, capture_output=True, text=True).stdout
+    out = subprocess.run(["/bin/sh", "-c", command + " fit --config a.json"], check=True, env=environ, capture_output=True,
+                         text=True).stdout
     assert out.splitlines() == [str(tmp_path / "run folder" / "python"), "gmmhet", "-m gmmhet.engine.cli fit --config a.json"]
 
 
 def test_the_engine_starts_with_the_command_and_says_which_stages_it_has(tmp_path):
     command = plugin.Plugin.getEngineCommand(str(tmp_path)) + " --help"
-    out = subprocess.run(["/bin/sh", "-c", command], check=True, env=dict(plugin.Plugin.getEnviron()), cwd=str(tmp_path), capture_output=True,
-                         text=True).stdout
+    out = subprocess.run(["/bin/sh", "-c", command], check=True, env=dict(plugin.Plugin.getEnviron()), cwd=str(tmp_path),
+                         capture_output=True, text=True).stdout
     assert all(stage in out for stage in config.STAGES)
 
 

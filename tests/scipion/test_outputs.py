@@ -109,7 +109,8 @@ def test_an_analysis_of_other_particles_is_refused(project, trained, analyzed):
         kept = {name: file[name] for name in file.files}
     rows = kept["id"] != 11
     protocol = new(project, GmmHetProtAnalyze, inputParticles=(trained, "outputParticles"))
-    np.savez(protocol.getRunFile(rundir.EMBEDDING), centers=kept["centers"], **{name: kept[name][rows] for name in ("id", "copy", "label", "xy")})
+    np.savez(protocol.getRunFile(rundir.EMBEDDING), centers=kept["centers"],
+             **{name: kept[name][rows] for name in ("id", "copy", "label", "xy")})
     for cluster in (1, 2):
         synthetic.write_map(protocol.getRunFile(rundir.cluster_map(cluster)))
     with pytest.raises(convert.ConversionError, match="Particle 11 of the input set has no place in the landscape"):

@@ -17,7 +17,8 @@ import json, sys
 from pyworkflow import Config
 protocols = Config.getDomain().getProtocols()
 said = {name: [len(dict(cls().getDefinition().iterParams())), cls().validate()] for name, cls in protocols.items() if name in %r}
-print(json.dumps({"python": sys.version_info[:2], "said": said, "loaded": [name for name in ("tensorflow", "numba") if name in sys.modules]}))
+loaded = [name for name in ("tensorflow", "numba") if name in sys.modules]
+print(json.dumps({"python": sys.version_info[:2], "said": said, "loaded": loaded}))
 """
 
 FIT = """

@@ -165,13 +165,14 @@ def find_frame(atoms, smooth, pixel_size, resolution_angst, corner_angst, seed):
     expected = next(iter(shifts))
     count = min(len(atoms), max(len(np.unique(atoms.chains)), 1000))
     centers, masses, _ = cluster_atoms(atoms, count, seed)
-    found = {name: correlation(centers + np.float32(shift), masses, resolution_angst / 3, smooth, pixel_size) for name, shift in shifts.items()}
+    found = {name: correlation(centers + np.float32(shift), masses, resolution_angst / 3, smooth, pixel_size)
+             for name, shift in shifts.items()}
     found = dict(sorted(found.items(), key=lambda item: -item[1] - (0.1 if item[0] == expected else 0.0)))
     best = next(iter(found))
     if found[best] < REFUSED:
         middle = np.average(atoms.positions, axis=0, weights=atoms.masses)
-        raise AtomsError("the atomic model does not lie in the map's density (%s): its middle is at %s Å, the box centre at %s Å. Fit it into this "
-                         "map first, and check the origin in the map's header and the map's hand" % (
+        raise AtomsError("the atomic model does not lie in the map's density (%s): its middle is at %s Å, the box centre at %s Å. Fit it "
+                         "into this map first, and check the origin in the map's header and the map's hand" % (
                              describe(found), _place(middle), _place(-shifts[expected])))
     return atoms.moved(shifts[best]), found, expected
 

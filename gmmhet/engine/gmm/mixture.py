@@ -37,12 +37,14 @@ class Mixture:
 
     def select(self, chosen):
         """The mixture of the chosen components (index or bool array)."""
-        return Mixture(self.centers[chosen], self.amplitudes[chosen], self.widths[chosen], self.labels.select(chosen) if self.labels else None)
+        labels = self.labels.select(chosen) if self.labels else None
+        return Mixture(self.centers[chosen], self.amplitudes[chosen], self.widths[chosen], labels)
 
     def save(self, path, **extra):
         """Write an npz with centers, amplitudes, widths, the labels' arrays and any `extra` ones."""
         labels = self.labels.arrays() if self.labels else {}
-        np.savez(path, centers=np.float32(self.centers), amplitudes=np.float32(self.amplitudes), widths=np.float32(self.widths), **labels, **extra)
+        np.savez(path, centers=np.float32(self.centers), amplitudes=np.float32(self.amplitudes), widths=np.float32(self.widths), **labels,
+                 **extra)
 
     @classmethod
     def load(cls, path):

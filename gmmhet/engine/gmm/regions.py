@@ -72,14 +72,16 @@ def _one_region(spec, mixture):
 def _in_chains(spec, labels):
     """Gaussians of 'chain:A,B/120-240'; each item must select something."""
     if labels is None or not labels.names():
-        raise RegionError("region '%s' names chains, but the neutral model has none: it was not started from an atomic model (fit --atoms)" % spec)
+        raise RegionError("region '%s' names chains, but the neutral model has none: it was not started from an atomic model "
+                          "(fit --atoms)" % spec)
     return np.any([_of_chain(item, spec, labels) for item in spec[len("chain:"):].split(",")], axis=0)
 
 
 def _of_chain(item, spec, labels):
     found = re.fullmatch(CHAIN_ITEM, item)
     if not found:
-        raise RegionError("region '%s' must name chains, each alone or with residues, as in 'chain:A,B/120-240', got '%s'" % (spec, item.strip()))
+        raise RegionError("region '%s' must name chains, each alone or with residues, as in 'chain:A,B/120-240', got '%s'" % (
+            spec, item.strip()))
     chain, first, last = found.groups()
     if chain not in labels.names():
         raise RegionError("region '%s': the neutral model has no chain '%s', its chains are %s" % (spec, chain, ", ".join(labels.names())))
@@ -91,8 +93,8 @@ def _of_chain(item, spec, labels):
             spec, first, last, chain, chain, last, first))
     inside = labels.within(chain, first, last)
     if not inside.any():
-        raise RegionError("region '%s' selects none of the %d Gaussians of chain %s, which has residues %d to %d: a Gaussian is inside when half of "
-                          "its mass is" % (spec, np.sum(labels.chain == chain), chain, *labels.residue_range(chain)))
+        raise RegionError("region '%s' selects none of the %d Gaussians of chain %s, which has residues %d to %d: a Gaussian is inside "
+                          "when half of its mass is" % (spec, np.sum(labels.chain == chain), chain, *labels.residue_range(chain)))
     return inside
 
 
@@ -131,8 +133,8 @@ def _listed(path, count):
 def asymmetric_unit(centers, amplitudes, group):
     """Gaussians of one asymmetric unit of cN or dN, cut where the density is least; of the equivalent units the one that holds the x axis.
 
-    A unit is what lies nearer to a point than to the copies of that point: a wedge between planes through the box centre, for whatever point.
-    Of many points the one is taken whose planes meet the least density, so that a subunit stays whole where a wedge can hold it.
+    A unit is what lies nearer to a point than to the copies of that point: a wedge between planes through the box centre, for whatever
+    point. Of many points the one is taken whose planes meet the least density, so that a subunit stays whole where a wedge can hold it.
 
     Parameters
     ----------
@@ -158,13 +160,14 @@ def asymmetric_unit(centers, amplitudes, group):
 
 
 def _heights(centers, point, matrices):
-    """Distance (Å, positive on the point's side) of centres [N, 3] from the plane between a point [3] and each of its copies: [n - 1, N]."""
+    """Distance (Å, positive on the point's side) of centres [N, 3] from the plane between a point [3] and each copy of it: [n - 1, N]."""
     normals = point - matrices[1:] @ point
     return (normals / np.linalg.norm(normals, axis=1, keepdims=True)) @ centers.T
 
 
 def _depth(centers, point, matrices):
-    """Distance (Å) of centres [N, 3] from the nearest plane of the wedges around a point and its copies; None for a point too near to a copy."""
+    """Distance (Å) of centres [N, 3] from the nearest plane of the wedges of a point and its copies; None for a point too near to a
+    copy."""
     if np.min(np.linalg.norm(point - matrices[1:] @ point, axis=1)) < 0.1:
         return None
     closest = np.argmax(centers @ (matrices @ point).T, axis=1)

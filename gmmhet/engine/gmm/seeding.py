@@ -17,7 +17,7 @@ def smooth_to(volume, pixel_size, resolution_angst):
 
 
 def find_threshold(volume):
-    """Density level of the molecule's surface: Otsu's threshold between solvent and molecule, halved, or more where the map's noise reaches higher.
+    """Density level of the molecule's surface: Otsu's threshold between solvent and molecule, halved, or more where noise reaches higher.
 
     The histogram is taken over positive densities; see Otsu (1979).
     """
@@ -67,7 +67,7 @@ def large_pieces(region, pixel_size, resolution_angst):
 
 
 def noise_level(values):
-    """Density that the solvent's noise hardly reaches: the median and `NOISE_DEVIATIONS` standard deviations, read from the lower half of the values.
+    """Density that the solvent's noise hardly reaches: the median and `NOISE_DEVIATIONS` standard deviations, read from the lower half.
 
     A molecule among the values does little harm while it is the smaller part; even one that fills the box leaves the corners of the cube.
     """
@@ -82,7 +82,7 @@ def in_sphere(box):
 
 
 def faint_density(volume, beyond, pixel_size, resolution_angst):
-    """The map blurred to twice the resolution within the voxels `beyond` the molecule alone, whose density does not leak in; 0 elsewhere."""
+    """The map blurred to twice the resolution within the voxels `beyond` the molecule alone: its density does not leak in; 0 elsewhere."""
     width = 2 * resolution_angst / 5 / pixel_size
     share = gaussian_filter(beyond.astype(np.float32), width)
     return np.where(beyond, gaussian_filter(np.where(beyond, volume, 0), width) / np.maximum(share, 1e-3), 0)

@@ -1,4 +1,4 @@
-"""Local projection: each Gaussian is drawn where it lies, on a coarse grid, and a fast Fourier transform of the grid gives the image's transform.
+"""Local projection: each Gaussian is drawn where it lies, on a coarse grid, and a fast Fourier transform of the grid gives the image's.
 
 A Gaussian reaches a few grid points only, so the work per Gaussian does not grow with the box, unlike that of a matrix product. This is the
 non-uniform fast Fourier transform with Gaussian spreading (Dutt & Rokhlin, SIAM J. Sci. Comput. 14, 1993; Greengard & Lee, SIAM Rev. 46,
@@ -152,8 +152,8 @@ def _wrap(columns, first, count, size):
 def _outline(along_x, along_y, position, c, height, half, size):
     """Profiles of one Gaussian in the square of 2 half points that it is drawn in.
 
-    Returns the square's first column and row, the Gaussian's distance past the grid point below it along x and y, and whether the square lies
-    within the grid.
+    Returns the square's first column and row, the Gaussian's distance past the grid point below it along x and y, and whether the square
+    lies within the grid.
     """
     column, inside_x = _cell(position[0], size)
     row, inside_y = _cell(position[1], size)

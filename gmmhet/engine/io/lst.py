@@ -1,11 +1,11 @@
-"""EMAN2's .lst files: lines of image number (from 0), stack, and a JSON dict of parameters, apart by tabs; the CTF is in the HDF stacks' headers.
+"""EMAN2's .lst files: lines of image number (from 0), stack, and a JSON dict of parameters, apart by tabs; the HDF stacks hold the CTF.
 
-Conventions, taken from EMAN2's documentation (its wiki pages on other files, on the Transform object and on metadata) and from the way its own
-importer of star files fills them in; the program itself was not at hand to check against:
+Conventions, taken from EMAN2's documentation (its wiki pages on other files, on the Transform object and on metadata) and from the way its
+own importer of star files fills them in; the program itself was not at hand to check against:
 
-* A Transform is mirror, translation, scale and rotation, applied to points of the map from right to left; its matrix [3, 4] holds the product.
-  The rotation of ``az, alt, phi`` is Z(phi) X(alt) Z(az) of turns of the coordinate system, which is A of the engine's conventions with
-  rot = az - 90, tilt = alt, psi = phi + 90. The translation (pixels) is where the molecule's origin lies in the image.
+* A Transform is mirror, translation, scale and rotation, applied to points of the map from right to left; its matrix [3, 4] holds the
+  product. The rotation of ``az, alt, phi`` is Z(phi) X(alt) Z(az) of turns of the coordinate system, which is A of the engine's
+  conventions with rot = az - 90, tilt = alt, psi = phi + 90. The translation (pixels) is where the molecule's origin lies in the image.
 * A mirrored image is the projection from another side: a projection does not change when the map's z is negated, so the last row
   of a matrix with determinant -1 is negated.
 * ``defocus`` is the mean of both, in µm, underfocus positive; ``dfdiff`` their difference in µm; ``dfang`` the angle of the larger one;
@@ -72,10 +72,11 @@ def read_lst(path):
         log.info("%s: classes 0 and 1 are taken as half sets 1 and 2.", path)
         table["rlnRandomSubset"] = np.array(classes) + 1
     number = np.arange(1, len(groups) + 1)
-    optics = pd.DataFrame({"rlnOpticsGroup": number, "rlnOpticsGroupName": ["opticsGroup%d" % i for i in number], **dict(zip(_OPTICS, groups.T))})
+    optics = pd.DataFrame({"rlnOpticsGroup": number, "rlnOpticsGroupName": ["opticsGroup%d" % i for i in number],
+                           **dict(zip(_OPTICS, groups.T))})
     optics = optics.astype({"rlnCtfDataArePhaseFlipped": int, "rlnImageSize": int}).assign(rlnImageDimensionality=2)
-    log.warning("%s: RELION reads no HDF stacks; for work in RELION convert them (e2proc2d.py particles.hdf particles.mrcs) and put the new names "
-                "into the star files written here.", path)
+    log.warning("%s: RELION reads no HDF stacks; for work in RELION convert them (e2proc2d.py particles.hdf particles.mrcs) and put the "
+                "new names into the star files written here.", path)
     return ParticleTable(path, pd.DataFrame(table), optics, {})
 
 
@@ -96,7 +97,8 @@ def _entries(path):
         if len(parts) < 2 or not parts[0].strip().isdecimal() or not parts[0].isascii():
             raise ParticleError("%s: expected image number, stack and parameters apart by tabs, got '%s'" % (where, line.strip()[:60]))
         if is_lst(parts[1].strip()):
-            raise ParticleError("%s names another list, '%s', and not a stack: write a list of the images themselves (e2proclst.py --dereforig)" % (
+            raise ParticleError("%s names another list, '%s', and not a stack: write a list of the images themselves "
+                                "(e2proclst.py --dereforig)" % (
                 where, parts[1].strip()))
         yield where, int(parts[0]), parts[1].strip(), _parameters(where, parts[2] if len(parts) > 2 else "")
 
@@ -107,15 +109,16 @@ def _parameters(where, text):
     except ValueError:
         values = None
     if not isinstance(values, dict):
-        raise ParticleError("%s: expected parameters as JSON in braces after the stack, got '%s': lists of EMAN1 and of early EMAN2 hold other "
-                            "comments; write the list again with EMAN2 2.9 or later" % (where, text.strip()[:60]))
+        raise ParticleError("%s: expected parameters as JSON in braces after the stack, got '%s': lists of EMAN1 and of early EMAN2 hold "
+                            "other comments; write the list again with EMAN2 2.9 or later" % (where, text.strip()[:60]))
     return values
 
 
 def _matrix(where, values):
     """The Transform of an image as a matrix [3, 4]."""
     if _POSE not in values:
-        raise ParticleError("%s: the image has no orientation (%s is missing): give the list of a 3D refinement, for example r3d_00/ptcls_05.lst" % (
+        raise ParticleError("%s: the image has no orientation (%s is missing): give the list of a 3D refinement, "
+                            "for example r3d_00/ptcls_05.lst" % (
             where, _POSE))
     if "dxf" in values:
         raise ParticleError("%s: the image belongs to a tilt series of a tomogram (it has 'dxf'), expected single particles" % where)
@@ -169,8 +172,8 @@ def _headers(entries, stacks):
         log.info("%d of %d stacks are named as phase-flipped, such as '%s'.", len(flipped), len(stacks), flipped[0])
     for stack, rows in rows_of.items():
         if not is_hdf(stack):
-            raise ParticleError("%s names the stack '%s': the CTF is read from headers of HDF stacks, which other stacks do not have; give a star file of "
-                                "these particles instead" % (entries[rows[0]][0], stack))
+            raise ParticleError("%s names the stack '%s': the CTF is read from headers of HDF stacks, which other stacks do not have; give "
+                                "a star file of these particles instead" % (entries[rows[0]][0], stack))
         box = stack_shape(stacks[stack])[2]
         attributes = hdf_attributes(stacks[stack], [entries[row][1] for row in rows])
         for row, values in zip(rows, attributes):
@@ -184,8 +187,8 @@ def _ctf(where, header, parameters):
     """Voltage (kV), aberration (mm), contrast, pixel size (Å/px); defoci (Å), their angle (°), phase shift (°), B-factor (Å²)."""
     text = header.get("EMAN.ctf")
     if text is None:
-        raise ParticleError("%s has no CTF in its header (EMAN.ctf is missing): fit the CTF (e2ctf.py, or e2ctf_auto.py) before making the list, or give a "
-                            "star file" % where)
+        raise ParticleError("%s has no CTF in its header (EMAN.ctf is missing): fit the CTF (e2ctf.py, or e2ctf_auto.py) before making the "
+                            "list, or give a star file" % where)
     text = (text.decode() if isinstance(text, bytes) else str(text)).strip()
     try:
         kind, numbers = text.removeprefix("O")[:1], [float(word) for word in text.removeprefix("O")[1:].split()[:8]]
@@ -193,7 +196,8 @@ def _ctf(where, header, parameters):
     except (ValueError, TypeError, IndexError):
         kind, numbers = "", []
     if kind != "E" or len(numbers) != 8 or not np.isfinite([*numbers, extra, pixel_size]).all():
-        raise ParticleError("%s has the CTF '%s', expected EMAN2's: E and 8 numbers (defocus, dfdiff, dfang, bfactor, ampcont, voltage, cs, apix)" % (
+        raise ParticleError("%s has the CTF '%s', expected EMAN2's: E and 8 numbers "
+                            "(defocus, dfdiff, dfang, bfactor, ampcont, voltage, cs, apix)" % (
             where, text[:80]))
     defocus, difference, angle, bfactor, percent, voltage, cs, _ = numbers
     mean = 1e4 * (defocus + extra)

@@ -31,8 +31,9 @@ def read_ctf(table):
         raise ParticleError("%s: particles without CTF (missing columns: %s). Estimate the CTF before extracting the particles" % (
             table.path, ", ".join(missing)))
     if np.any(table.numbers("rlnCtfDataAreCtfPremultiplied", 0)):
-        raise ParticleError("%s: the particles are already multiplied by their CTF (rlnCtfDataAreCtfPremultiplied is 1), so their noise is no longer "
-                            "alike at all frequencies of a ring and the CTF would be applied twice: extract them again without it" % table.path)
+        raise ParticleError("%s: the particles are already multiplied by their CTF (rlnCtfDataAreCtfPremultiplied is 1), so their noise is "
+                            "no longer alike at all frequencies of a ring and the CTF would be applied twice: extract them again without "
+                            "it" % table.path)
     ignored = [label for label in IGNORED if table.has(label)]
     if ignored:
         log.warning("%s: beam tilt, higher aberrations and anisotropic magnification are not modelled; ignored: %s.", table.path,
@@ -93,15 +94,15 @@ class Sampling:
         groups, first, row = np.unique(number, return_index=True, return_inverse=True)
         odd = np.abs(pixel_size - pixel_size[first][row]) > SAME_PIXEL * pixel_size
         if odd.any():
-            raise ParticleError("%s: particles of one optics group must have one pixel size, got %s Å/px: give each pixel size an optics group of "
-                                "its own" % (path, listing("%g" % s for s in np.unique(pixel_size[number == number[odd][0]]))))
+            raise ParticleError("%s: particles of one optics group must have one pixel size, got %s Å/px: give each pixel size an optics "
+                                "group of its own" % (path, listing("%g" % s for s in np.unique(pixel_size[number == number[odd][0]]))))
         count, sizes, boxes = np.bincount(row.reshape(-1)), pixel_size[first], box[first]
         votes = [np.sum(count[_alike(sizes, boxes, s, b)]) for s, b in zip(sizes, boxes)]
         most = int(np.argmax(votes))
         found = cls(groups.astype(np.int64), sizes, boxes.astype(np.int64), float(sizes[most]), int(boxes[most]))
         if found.differs.any():
-            log.info("%s: optics groups of several samplings (%s); all images are brought to %d px of %g Å/px, that of most particles.", path,
-                     listing("group %d: %d px of %g Å/px" % g for g in zip(groups, boxes, sizes)), found.box, found.pixel_size)
+            log.info("%s: optics groups of several samplings (%s); all images are brought to %d px of %g Å/px, that of most particles.",
+                     path, listing("group %d: %d px of %g Å/px" % g for g in zip(groups, boxes, sizes)), found.box, found.pixel_size)
         return found
 
     @property

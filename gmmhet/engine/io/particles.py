@@ -156,9 +156,11 @@ class ParticleSet:
         """Write a RELION 3.1 star file that keeps every column and optics group of the input.
 
         Only angles and shifts are rewritten, and only when `with_poses` changed them; half sets likewise by `with_half`. ``rlnImageId`` is
-        written also where the input had none, so that the particles of a subset keep their ids. Stacks in or below the new file's folder are named relative to it, all others by their absolute path, so that RELION finds them from any working directory.
+        written also where the input had none, so that the particles of a subset keep their ids. Stacks in or below the new file's folder
+        are named relative to it, all others by their absolute path, so that RELION finds them from any working directory.
         """
-        particles = self._table.particles.assign(rlnImageName=self._image_names(os.path.dirname(os.path.abspath(path))), rlnImageId=self.ids)
+        particles = self._table.particles.assign(rlnImageName=self._image_names(os.path.dirname(os.path.abspath(path))),
+                                                 rlnImageId=self.ids)
         if self._poses_changed:
             particles = particles.assign(**dict(zip(ANGLES, (np.round(a, 6) for a in euler_from_rotation(self.rotation)))))
         origins = np.round(-self.shift_angst.astype(np.float64), 6) + 0.0
@@ -249,7 +251,8 @@ def _check_images(path, ids, number, stacks, stack_of, slice_of, shapes):
     """Refuse images that are not square, sizes that differ within an optics group [n], and images that their stack does not hold."""
     odd = np.flatnonzero(shapes[:, 1] != shapes[:, 2])
     if len(odd):
-        raise ParticleError("%s: images must be square, got %d x %d px in '%s'" % (path, shapes[odd[0], 2], shapes[odd[0], 1], stacks[odd[0]]))
+        raise ParticleError("%s: images must be square, got %d x %d px in '%s'" % (
+            path, shapes[odd[0], 2], shapes[odd[0], 1], stacks[odd[0]]))
     _, first, group = np.unique(number, return_index=True, return_inverse=True)
     model = stack_of[first][group.reshape(-1)]
     other = np.flatnonzero(shapes[stack_of, 2] != shapes[model, 2])

@@ -37,14 +37,14 @@ def image_places(table):
     unnumbered = np.flatnonzero(single & (shapes[stack_of, 0] > 1))
     if len(unnumbered):
         row = unnumbered[0]
-        raise ParticleError("%s: rlnImageName of particle row %d is '%s', which does not say which of the stack's %d images is meant: expected a "
-                            "number and '@' before it" % (table.path, row + 1, names.iloc[row], shapes[stack_of[row], 0]))
+        raise ParticleError("%s: rlnImageName of particle row %d is '%s', which does not say which of the stack's %d images is meant: "
+                            "expected a number and '@' before it" % (table.path, row + 1, names.iloc[row], shapes[stack_of[row], 0]))
     number = parts[0].where(~single, "1").astype(np.int64).to_numpy()
     return stacks, stack_of.astype(np.int32), number - 1, shapes
 
 
 def find_stacks(list_path, stacks):
-    """Absolute path of every stack that the star or lst file names: searched from its folder, each folder above it, then the working directory.
+    """Absolute path of every stack that the star or lst file names: searched from its folder, folders above it, then the working directory.
 
     Raises
     ------

@@ -84,8 +84,8 @@ def _mrc_layout(path, header):
 class PlainStack:
     """An uncompressed MRC stack, read image by image from the open file. ``shape`` is (n, ny, nx); `read` gives images by 0-based number.
 
-    It is read and not memory-mapped: where a file is cut short or its disk fails during a run, reading is an error with a sentence, and touching
-    a memory map ends the whole program. Both go through the page cache and are equally fast.
+    It is read and not memory-mapped: where a file is cut short or its disk fails during a run, reading is an error with a sentence, and
+    touching a memory map ends the whole program. Both go through the page cache and are equally fast.
     """
 
     def __init__(self, path):
@@ -109,8 +109,8 @@ class PlainStack:
         for image, number in zip(images, numbers):
             got = os.preadv(self._file, [image], self._offset + int(number) * self._bytes)
             if got < self._bytes:
-                raise ParticleError("stack '%s' ended at image %d while it was read, after it held %d images when the run began: has the file been "
-                                    "changed or cut short since?" % (self._path, number + 1, self.shape[0]))
+                raise ParticleError("stack '%s' ended at image %d while it was read, after it held %d images when the run began: has the "
+                                    "file been changed or cut short since?" % (self._path, number + 1, self.shape[0]))
         return images
 
 
@@ -208,7 +208,8 @@ class StackCache:
         except ParticleError:
             raise
         except (OSError, KeyError, RuntimeError, ValueError) as error:
-            raise ParticleError("stack '%s' cannot be read: %s; it could be read when the run began: has it been moved, or has the disk failed?" % (
+            raise ParticleError("stack '%s' cannot be read: %s; it could be read when the run began: "
+                                "has it been moved, or has the disk failed?" % (
                 path, getattr(error, "strerror", None) or error)) from None
 
     def get(self, path):

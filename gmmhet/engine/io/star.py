@@ -22,7 +22,8 @@ RANGES = {
 }
 _WHOLE = ("rlnRandomSubset", "rlnImageId", "rlnOpticsGroup", "rlnCtfDataAreCtfPremultiplied", "rlnCtfDataArePhaseFlipped")
 #: columns that are of one particle and never of its optics group
-_OWN = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginX", "rlnOriginY", "rlnOriginXAngst", "rlnOriginYAngst", "rlnRandomSubset", "rlnImageId")
+_OWN = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginX", "rlnOriginY", "rlnOriginXAngst", "rlnOriginYAngst", "rlnRandomSubset",
+        "rlnImageId")
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ class ParticleTable:
                 self.path, listing(groups[groups.duplicated()].unique())))
         rows = groups.get_indexer(wanted)
         if (rows < 0).any():
-            raise ParticleError("%s: particles name optics group %s, but the optics table has only %s: correct column rlnOpticsGroup, first in %s" % (
+            raise ParticleError("%s: particles name optics group %s, but the optics table has only %s: "
+                                "correct column rlnOpticsGroup, first in %s" % (
                 self.path, listing(np.unique(wanted[rows < 0])), listing(groups), self._particle(np.flatnonzero(rows < 0)[0] + 1)))
         return rows
 
@@ -124,7 +126,8 @@ def read_star(path):
         when the file is missing, is no star file, has no table with ``rlnImageName`` or two of them, or has no particle.
     """
     if not os.path.isfile(path):
-        raise ParticleError("particles file '%s' %s" % (path, "is a folder: name the star file in it" if os.path.isdir(path) else "does not exist"))
+        raise ParticleError("particles file '%s' %s" % (
+            path, "is a folder: name the star file in it" if os.path.isdir(path) else "does not exist"))
     try:
         tables = read_tables(path)
     except OSError as error:

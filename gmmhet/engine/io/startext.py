@@ -1,8 +1,8 @@
 """Star text: a strict reader and a writer.
 
-A data block is one table: either a loop, whose rows are one line each (as RELION writes and reads them), or lines of ``_label value``. Values are
-separated by blanks or tabs; one that starts with a quote ends at the same quote before a blank; ``#`` at the start of a value begins a
-comment. Nothing is guessed: a row with a value too many or too few is an error, never padded or shifted.
+A data block is one table: either a loop, whose rows are one line each (as RELION writes and reads them), or lines of ``_label value``.
+Values are separated by blanks or tabs; one that starts with a quote ends at the same quote before a blank; ``#`` at the start of a value
+begins a comment. Nothing is guessed: a row with a value too many or too few is an error, never padded or shifted.
 """
 import re
 
@@ -27,8 +27,8 @@ def read_tables(path):
     Returns
     -------
     dict
-        name of the data block (without ``data_``) to DataFrame. A column is int64 or float64 where every value is such a number, written plainly;
-        else text. Columns whose label ends in ``Name`` are always text.
+        name of the data block (without ``data_``) to DataFrame. A column is int64 or float64 where every value is such a number, written
+        plainly; else text. Columns whose label ends in ``Name`` are always text.
 
     Raises
     ------
@@ -53,7 +53,8 @@ def read_tables(path):
                 if len(tokens) == 1 and head.startswith(b"data_"):
                     block = _Block(_text(head[5:], where), path)
                     if block.name in tables:
-                        raise ParticleError("%s: a second table 'data_%s' begins here; expected one: keep the one that is meant" % (where, block.name))
+                        raise ParticleError("%s: a second table 'data_%s' begins here; expected one: keep the one that is meant" % (
+                            where, block.name))
                     tables[block.name] = block
                 elif block is None:
                     raise ParticleError("'%s' is not a star file: expected a line 'data_particles' first, got '%s' in line %d" % (
@@ -91,7 +92,8 @@ class _Block:
             self._label(tokens, where)
         elif head == b"loop_" and len(tokens) == 1:
             if self.is_loop or self.labels:
-                raise ParticleError("%s: 'loop_' inside table '%s', which has begun already: put 'data_' and a name before it" % (where, self.name))
+                raise ParticleError("%s: 'loop_' inside table '%s', which has begun already: put 'data_' and a name before it" % (
+                    where, self.name))
             self.is_loop = True
         elif self.is_loop and self.labels:
             self._row(tokens, line, where)
@@ -116,7 +118,8 @@ class _Block:
     def _label(self, tokens, where):
         label = _text(tokens[0][1:], where)
         if self._rows or self._chunks:
-            raise ParticleError("%s: label _%s stands after the first row of table '%s'; expected a row (quote a value that begins with _)" % (
+            raise ParticleError("%s: label _%s stands after the first row of table '%s'; expected a row "
+                                "(quote a value that begins with _)" % (
                 where, label, self.name))
         if label in self.labels:
             raise ParticleError("%s: column _%s occurs twice in table '%s'; remove one" % (where, label, self.name))
@@ -170,7 +173,8 @@ def _column(label, words, path, table):
 
 
 def _numbers(words):
-    """Words (bytes) as int64 where each is an integer written plainly, else as float64; None where one is no number, or an integer like 007."""
+    """Words (bytes) as int64 where each is an integer written plainly, else float64; None where one is no number, or an integer like
+    007."""
     joined = b"".join(words)
     if b"_" in joined:
         return None

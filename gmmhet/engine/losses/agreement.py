@@ -25,8 +25,8 @@ class Agreement:
     grid : FourierGrid.
     objective : 'likelihood' or 'frc'.
     mask_diameter_angst : float, soft circular mask on the images.
-    noise_power : array [m+2] or [1 + G, m+2], noise variance per ring of the unmasked transform: the first row is that of all particles, the
-        others are those of `groups`.
+    noise_power : array [m+2] or [1 + G, m+2], noise variance per ring of the unmasked transform: the first row is that of all particles,
+        the others are those of `groups`.
     scale : float or array [1 + G], image density over model density; negative where the contrast is black.
     groups : sequence of int [G], optics group numbers (the last of CTF_COLUMNS); any other takes the first row.
     first_ring : int, rings below it count for nothing.
@@ -37,7 +37,8 @@ class Agreement:
         self.noise_power, self.scale = np.atleast_2d(np.asarray(noise_power, float)), np.atleast_1d(np.asarray(scale, float))
         self.groups, self.first_ring = tuple(int(g) for g in groups), int(first_ring)
         if not len(self.noise_power) == len(self.scale) == 1 + len(self.groups):
-            raise ValueError("noise_power and scale must have a row for all particles and one for each of the %d optics groups, got %d and %d" % (
+            raise ValueError("noise_power and scale must have a row for all particles and one for each of the %d optics groups, "
+                             "got %d and %d" % (
                 len(self.groups), len(self.noise_power), len(self.scale)))
         self._disc = tf.constant(soft_disc(grid.box, grid.pixel_size, mask_diameter_angst))
         holds = (self.noise_power > 0) & (np.arange(grid.m + 2) >= self.first_ring)

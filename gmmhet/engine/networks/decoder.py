@@ -29,8 +29,8 @@ class Deformation:
     """Network outputs to changes of a neutral mixture, or of each particle's own (a further stage of training).
 
     Amplitudes stay between 0 and a ceiling by a logistic curve, positions within `reach` of neutral by a hyperbolic tangent, widths
-    within a factor e^(+-0.5). Output 0 is neutral, and a Gaussian outside `free` is neutral whatever the output. With v the outputs spread over
-    the Gaussians by `anchor_weights`, r the reach and A the ceiling, a mixture (c, a, s) becomes
+    within a factor e^(+-0.5). Output 0 is neutral, and a Gaussian outside `free` is neutral whatever the output. With v the outputs spread
+    over the Gaussians by `anchor_weights`, r the reach and A the ceiling, a mixture (c, a, s) becomes
 
         c + r tanh(5 Å v / r),    A sigmoid(logit(a / A) + v),    s exp(tanh(0.4 v) / 2)
 
@@ -67,9 +67,9 @@ class Deformation:
     def begin(self, mixture):
         """What this stage changes of mixtures (centers, amplitudes, widths as from `apply`) of an earlier one.
 
-        Where a part of the molecule may move, its neutral amplitudes are brought back, times one factor that keeps the mass which the part had:
-        an earlier stage that could only change amplitudes follows a motion by fading the part here and there, and moving it again on top
-        of that would count the motion twice. How much of the part there is stays. All else stays as it was.
+        Where a part of the molecule may move, its neutral amplitudes are brought back, times one factor that keeps the mass which the part
+        had: an earlier stage that could only change amplitudes follows a motion by fading the part here and there, and moving it again on
+        top of that would count the motion twice. How much of the part there is stays. All else stays as it was.
         """
         centers, amplitudes, widths = mixture
         if not self.moves_part:

@@ -52,7 +52,7 @@ def decoded_angles(model, z, phantom, unit=1, batch_size=256):
 
 
 def decoded_states(model, z, phantom, batch_size=256):
-    """State (from 0, in no order) of a mixed phantom's decoded model at every latent point [n, D]: k-means of the masses of its two parts."""
+    """State (from 0, in no order) of a mixed phantom's decoded model at every latent point [n, D]: k-means of its two parts' masses."""
     centers, base = model.neutral.centers, phantom.base.centers
     other = cKDTree(base[phantom.part == 2]).query(centers)[0] < cKDTree(base[phantom.part != 2]).query(centers)[0]
     near = np.stack([arm_members(centers, phantom), other])

@@ -40,7 +40,7 @@ def rank_correlation(z, truth):
 
 
 def scored(measure, truth, estimate):
-    """``measure(estimate, truth)`` of an estimate [n, ...] and the truth [n]; None for fewer than `FEWEST` values, or where all are alike."""
+    """``measure(estimate, truth)`` of an estimate [n, ...] and the truth [n]; None for fewer than `FEWEST` values, or all of them alike."""
     return float(measure(estimate, truth)) if len(truth) >= FEWEST and np.ptp(truth) > 0 else None
 
 

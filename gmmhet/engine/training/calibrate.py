@@ -114,8 +114,8 @@ def _by_group(sums, holds, group, per_image, masked_share):
 
     noise, scale, error = estimate(np.arange(len(group)))
     if abs(scale) < SIGNIFICANT * error:
-        raise FitError("the particles do not agree with the neutral model, neither as they are nor inverted (density scale %.3g, error %.3g): "
-                       "is it the model of these particles, with their origin, handedness and orientations?" % (scale, error))
+        raise FitError("the particles do not agree with the neutral model, neither as they are nor inverted (density scale %.3g, error "
+                       "%.3g): is it the model of these particles, with their origin, handedness and orientations?" % (scale, error))
     numbers = np.unique(group)
     if len(numbers) == 1:
         return noise, scale, ()
@@ -141,5 +141,5 @@ def _say(found):
     odd = [g for g, s in zip(found.groups, found.scale[1:]) if s * found.scale[0] < 0]
     if odd:
         log.warning("the contrast of optics group %s is opposite to the others'. Training, and all that is given its --model, use each "
-                    "group with its own; 'fit --particles', and 'reconstruct' without --model, take images as they are: give them groups of "
-                    "one contrast", listing(odd))
+                    "group with its own; 'fit --particles', and 'reconstruct' without --model, take images as they are: give them groups "
+                    "of one contrast", listing(odd))

@@ -18,7 +18,7 @@ def per_particle(values, row):
 
 
 def landscape_weight(gain, steps=60):
-    """Share w of the particles that come from the landscape rather than from the single model: it maximises ``sum log(1 - w + w exp(gain))``.
+    """Share w of the particles that come from the landscape and not from the single model: it maximises ``sum log(1 - w + w exp(gain))``.
 
     0 where the maximum does not pay for the number w itself, half the logarithm of how many particles there are (Schwarz 1978).
 
@@ -48,11 +48,11 @@ def weighted_gain(gain, weight):
 def held_out_evidence(evidence, singles, seed):
     """How much better held-out particles are explained with the landscape at hand than by the best single model.
 
-    The landscape's plain mean log evidence over a single model is no test that 0 can pass: where all particles are alike, its expectation is
-    minus the divergence of what was learned from the truth, so that it lies below 0, and significantly so once there are many particles.
+    The landscape's plain mean log evidence over a single model is no test that 0 can pass: where all particles are alike, its expectation
+    is minus the divergence of what was learned from the truth, so that it lies below 0, and significantly so once there are many particles.
     Asked here is instead what the landscape ADDS: every particle comes from the single model, or, with probability w, from the landscape.
-    w and the better single model are chosen on the other folds, so nothing is scored on the particles that it was chosen with, and w has to pay
-    for itself there. Alike particles mostly give w = 0 and a gain of exactly 0; whatever w, in expectation it does not exceed 0
+    w and the better single model are chosen on the other folds, so nothing is scored on the particles that it was chosen with, and w has to
+    pay for itself there. Alike particles mostly give w = 0 and a gain of exactly 0; whatever w, in expectation it does not exceed 0
     (``E log(1 - w + w p1/p0) <= log E(1 - w + w p1/p0) = 0``). A real landscape has w near 1 and keeps its gain.
 
     Parameters
@@ -137,8 +137,8 @@ def _quadratic(z):
 def posterior_draw(z, covariance, seed):
     """One random draw of each posterior, [n, D] of means [n, D] and covariances [n, D, D].
 
-    Means shrink towards the prior's where an image tells little, so that their spread alone betrays defocus and view. Draws of sound posteriors
-    are distributed like the prior, however much each image tells: what they still tell of the view is no shrinkage.
+    Means shrink towards the prior's where an image tells little, so that their spread alone betrays defocus and view. Draws of sound
+    posteriors are distributed like the prior, however much each image tells: what they still tell of the view is no shrinkage.
     """
     variance, axes = np.linalg.eigh(np.asarray(covariance, float))
     noise = np.random.default_rng([seed, 16]).normal(size=np.shape(z)) * np.sqrt(np.maximum(variance, 0))
@@ -195,8 +195,9 @@ def seen_warnings(seen):
     found = []
     for words, told in seen.items():
         if told["r2"] > max(told["chance"], TOLERATED_R2):
-            found.append("The latent points predict the %s (R² %.2f on particles left out, chance %.2f): part of what looks like heterogeneity may be "
-                         "how the particles were seen. With preferred orientations a conformation that favours the ice on one side does the same." % (
+            found.append("The latent points predict the %s (R² %.2f on particles left out, chance %.2f): part of what looks like "
+                         "heterogeneity may be how the particles were seen. With preferred orientations a conformation that favours the "
+                         "ice on one side does the same." % (
                              words, told["r2"], max(told["chance"], 0)))
     return found
 
@@ -227,7 +228,7 @@ def latent_agreement(a, b, seed):
 
     Returns
     -------
-    figures : dict: canonical_correlations, list of D; affine_r2, of the points of one network predicted from the other's, mean of both ways.
+    figures : dict: canonical_correlations, list of D; affine_r2, of one network's points predicted from the other's, mean of both ways.
     variates : [m, 2], first canonical variate of either network, of the particles scored.
     """
     a, b = np.asarray(a, float), np.asarray(b, float)
@@ -257,7 +258,7 @@ def affine_r2(x, y, fitted, scored):
 
 
 def field(model, z, batch_size=100):
-    """What is decoded of a sample of the Gaussians that may vary, [n, K]: their positions (Å), or their amplitudes where nothing may move."""
+    """What is decoded of a sample of the Gaussians that may vary, [n, K]: their positions (Å), or amplitudes where nothing may move."""
     free = np.flatnonzero(model.free)
     free = free[evenly(len(free), MOST_GAUSSIANS)]
     part = 0 if "position" in model.settings["columns"] else 1
@@ -285,7 +286,8 @@ def field_agreement(a, b, seed):
     same = np.sum(a * b, axis=1)
     others = [np.sum(a * b[rng.permutation(len(b))], axis=1) for _ in range(50)]
     means = np.mean(others, axis=1)
-    return dict(displacement_correlation=float(same.mean()), shuffled=[float(means.mean()), float(np.quantile(means, 0.99))]), np.stack([same, others[0]])
+    figures = dict(displacement_correlation=float(same.mean()), shuffled=[float(means.mean()), float(np.quantile(means, 0.99))])
+    return figures, np.stack([same, others[0]])
 
 
 # ---- the sentence
@@ -325,5 +327,6 @@ def _null_ground(found):
     apart = found["held_out_evidence_interval"][0] > null["held_out_evidence_interval"][1]
     moved = "" if null["share_of_motion"] is None else "move by %.2g Å (%.2g %% of %.3g Å) and " % (
         null["motion_rms_angst"], 100 * null["share_of_motion"], found["motion_rms_angst"])
-    words = "homogeneous images treated alike %sgain %.2g nats (%.2g to %.2g)" % (moved, null["held_out_evidence"], *null["held_out_evidence_interval"])
+    words = "homogeneous images treated alike %sgain %.2g nats (%.2g to %.2g)" % (
+        moved, null["held_out_evidence"], *null["held_out_evidence_interval"])
     return still and apart, words, words + ", which is too close to what the particles give"

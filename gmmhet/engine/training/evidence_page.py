@@ -19,8 +19,9 @@ LINE = 150
 class Page:
     """What the page shows beside the summary's figures.
 
-    history : path of history.csv; gain : [n_held], nats, `held_out_evidence` of each particle; variates : [m, 2], latents of the same particles
-    under two half-set networks, or None; fields : [2, n], correlation of each particle's displacements with its own and with another's, or None.
+    history : path of history.csv; gain : [n_held], nats, `held_out_evidence` of each particle; variates : [m, 2], latents of the same
+    particles under two half-set networks, or None; fields : [2, n], correlation of each particle's displacements with its own and with
+    another's, or None.
     """
 
     history: str
@@ -61,7 +62,8 @@ def draw_history(axes, path, best):
     axes.axhline(0, color=FAINT, linewidth=0.9, linestyle="--")
     axes.plot(epoch, [float(row["training_gain"]) for row in rows], "-o", color=FAINT, markersize=3, linewidth=1.4, label="learned from")
     axes.plot(epoch, held, "-o", color=REAL, markersize=3, linewidth=1.6, label="held out")
-    axes.plot(best, held[best - 1], "o", markersize=10, markerfacecolor="none", markeredgecolor=REAL, markeredgewidth=1.4, label="best epoch, kept")
+    axes.plot(best, held[best - 1], "o", markersize=10, markerfacecolor="none", markeredgecolor=REAL, markeredgewidth=1.4,
+              label="best epoch, kept")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False, fontsize=8.5, loc="best")
     plain(axes, "Bound on the gain, by epoch", "Epoch", "Over the model it starts from, per particle")
@@ -77,8 +79,8 @@ def draw_gain(axes, gain, mean, interval, weight):
     axes.axvspan(*interval, color=REAL, alpha=0.3, linewidth=0)
     axes.axvline(mean, color=REAL, linewidth=1.8)
     axes.set_ylim(0, 1.3 * axes.get_ylim()[1])
-    axes.text(0.98, 0.97, "mean %.3g nats\n%.3g to %.3g (95 %%)" % (mean, *interval), transform=axes.transAxes, ha="right", va="top", fontsize=9,
-              color=FOR if interval[0] > 0 else AGAINST, fontweight="bold")
+    axes.text(0.98, 0.97, "mean %.3g nats\n%.3g to %.3g (95 %%)" % (mean, *interval), transform=axes.transAxes, ha="right", va="top",
+              fontsize=9, color=FOR if interval[0] > 0 else AGAINST, fontweight="bold")
     axes.text(0.98, 0.83, "weight of the landscape %.2f" % weight, transform=axes.transAxes, ha="right", va="top", fontsize=8.5, color=INK)
     plain(axes, "Evidence of each held-out particle", "Over what it is compared with (nats)", "Particles")
 
@@ -99,7 +101,8 @@ def draw_null(axes, found):
         axes.text(max(value, MOST_SPURIOUS * top * moves * place, 0) + 0.025 * top, place, text, va="center", fontsize=9, color=INK)
     if moves:
         axes.plot(2 * [MOST_SPURIOUS * values[0]], [0.6, 1.4], color=AGAINST, linewidth=1.2, linestyle=":")
-        axes.text(MOST_SPURIOUS * values[0], 1.43, "%.0f %%: more would speak against" % (100 * MOST_SPURIOUS), fontsize=8, color=AGAINST, va="top", ha="left")
+        axes.text(MOST_SPURIOUS * values[0], 1.43, "%.0f %%: more would speak against" % (100 * MOST_SPURIOUS), fontsize=8, color=AGAINST,
+                  va="top", ha="left")
     axes.set(yticks=[0, 1], xlim=(0, 1.3 * top), xticks=[], ylim=(1.65, -0.5))
     axes.set_yticklabels(["particles", "all alike"])
     plain(axes, "Decoded motion (rms) against the null" if moves else "Evidence against the null",
@@ -115,7 +118,8 @@ def draw_variates(axes, variates):
     axes.plot([-size, size], [-size, size], color=RULE, linewidth=1, zorder=0)
     axes.scatter(x, y, s=7, color=REAL, alpha=0.45, linewidths=0, rasterized=True)
     axes.set(xlim=(-size, size), ylim=(-size, size))
-    axes.text(0.03, 0.97, "correlation %.2f" % correlation(x, y), transform=axes.transAxes, va="top", fontsize=9, color=INK, fontweight="bold")
+    axes.text(0.03, 0.97, "correlation %.2f" % correlation(x, y), transform=axes.transAxes, va="top", fontsize=9, color=INK,
+              fontweight="bold")
     plain(axes, "Latent points, two half-set networks", "Network of half 1 (first canonical axis)", "Network of half 2")
 
 
@@ -138,7 +142,8 @@ def draw_seen(axes, predicts):
     places, top = np.arange(len(values)), max(1.3 * max(values), 4 * TOLERATED_R2)
     axes.barh(places, values, color=[SPURIOUS if fine else AGAINST for fine in harmless], height=0.3)
     for place, value, told in zip(places, values, predicts.values()):
-        axes.text(0.99 * top, place - 0.27, "R² %.3f; chance reaches %.3f" % (value, max(told["chance"], 0)), fontsize=8.5, color=INK, va="center", ha="right")
+        axes.text(0.99 * top, place - 0.27, "R² %.3f; chance reaches %.3f" % (value, max(told["chance"], 0)), fontsize=8.5, color=INK,
+                  va="center", ha="right")
     axes.plot(2 * [TOLERATED_R2], [-0.2, len(values) - 0.6], color=AGAINST, linewidth=1.2, linestyle=":")
     axes.text(TOLERATED_R2, len(values) - 0.57, "beyond this: look into it", fontsize=8, color=AGAINST, ha="left", va="top")
     axes.set(yticks=places, xlim=(0, top), ylim=(len(values) - 0.35, -0.5))
@@ -182,7 +187,8 @@ def evidence_figure(found, page):
     else:
         not_run(panels[4], "Latent points, two half-set networks", "--half-sets")
         not_run(panels[5], "Displacements, two half-set networks", "--half-sets")
-    figure.text(0.045, 0.022, "{:,} particles, {:,} of them held out; decoded motion {:.3g} Å rms; seed {}. A decoded model is a hypothesis: reconstruct the "
-                "particles near a point of the landscape to see it.".format(found["particles"], found["held_out"], found["motion_rms_angst"], found["seed"]),
+    words = "%s particles, %s of them held out; decoded motion %.3g Å rms; seed %d. " % (
+        "{:,}".format(found["particles"]), "{:,}".format(found["held_out"]), found["motion_rms_angst"], found["seed"])
+    figure.text(0.045, 0.022, words + "A decoded model is a hypothesis: reconstruct the particles near a point of the landscape to see it.",
                 fontsize=8.5, color=FAINT)
     return figure

@@ -111,11 +111,12 @@ def fit(config, run):
 
 
 def _placed(atoms, volume, pixel_size, resolution, corner, seed):
-    """The atoms in Å from the box centre, with what their place rests on in the log. They are sought at twice the resolution, for noise's sake."""
+    """The atoms in Å from the box centre, with what their place rests on in the log. They are sought at twice the resolution: noise."""
     smooth = seeding.smooth_to(volume, pixel_size, 2 * resolution)
     placed, found, expected = atomic.find_frame(atoms, smooth, pixel_size, 2 * resolution, corner, seed)
     frame, best = next(iter(found.items()))
-    log.info("%d atoms in %d chains, measured from %s: correlation with the map %.3f", len(atoms), len(np.unique(atoms.chains)), frame, best)
+    log.info("%d atoms in %d chains, measured from %s: correlation with the map %.3f", len(atoms), len(np.unique(atoms.chains)), frame,
+             best)
     if frame != expected:
         log.warning("the atomic model is taken as measured from %s, because it fits the map there (%s)", frame, atomic.describe(found))
     if best < atomic.DOUBTED:
@@ -143,7 +144,8 @@ def make_target(volume, pixel_size, resolution, threshold, weak_level, mask, ato
     if atoms is not None:
         known = solid | seeding.near_points(atoms.positions, solid.shape, pixel_size, 0.5 * resolution)
     if weak_level is not None and threshold <= weak_level < np.inf:
-        raise ConfigError("--probes %.4g must lie below the density threshold %.4g: Gaussians are seeded above that anyway" % (weak_level, threshold))
+        raise ConfigError("--probes %.4g must lie below the density threshold %.4g: Gaussians are seeded above that anyway" % (
+            weak_level, threshold))
     weak = seeding.weak_region(volume, known, pixel_size, resolution, threshold, weak_level)
     weak = weak if mask is None else weak & (mask > 0.5)
     if mask is None:
@@ -152,13 +154,13 @@ def make_target(volume, pixel_size, resolution, threshold, weak_level, mask, ato
 
 
 def _grow(config, target, count):
-    """Fit `count` Gaussians; for 0 as many as the resolution asks for, and more while the mean FSC is short of the goal and they raise it."""
+    """Fit `count` Gaussians; for 0 as many as the resolution asks for, and more while the mean FSC is below the goal and they raise it."""
     fixed, count, best = bool(count), count or target.first_count(), None
     most = len(target.atoms) if target.atoms is not None else int(target.solid.sum()) // 2
     while True:
         centers, shares, labels = target.seeds(count, config.seed)
-        log.info("fitting %d Gaussians%s to %.1f Å", len(centers), " (%d in weak density)" % (len(centers) - count) if len(centers) > count else "",
-                 target.resolution_angst)
+        weak = " (%d in weak density)" % (len(centers) - count) if len(centers) > count else ""
+        log.info("fitting %d Gaussians%s to %.1f Å", len(centers), weak, target.resolution_angst)
         found = fit_mixture(target.volume, target.pixel_size, centers, target.resolution_angst, config.steps, target.keeps, shares, labels)
         log.info("mean FSC with the map up to %.1f Å: %.4f", target.resolution_angst, found[1].mean())
         gained = np.inf if best is None else found[1].mean() - best[1].mean()

@@ -76,9 +76,10 @@ def test_pdb_and_mmcif_plain_and_compressed_give_the_same_atoms(pdb, tmp_path):
 
 
 @pytest.mark.parametrize("name, content, says", [
-    ("map.mrc", b"\0" * 2000, "map.mrc' holds no atoms: expected a PDB or mmCIF file"), ("x.pdb", b"hello\n", "x.pdb' is not a readable PDB or mmCIF file"),
-    ("x.pdb.gz", b"no gzip", "x.pdb.gz' is not a readable PDB or mmCIF file"), ("x.cif", b"data_x\nloop_\n_atom_site.id\n1 2 'x\n", "x.cif"),
-    ("empty.cif", b"", "empty.cif")])
+    ("map.mrc", b"\0" * 2000, "map.mrc' holds no atoms: expected a PDB or mmCIF file"),
+    ("x.pdb", b"hello\n", "x.pdb' is not a readable PDB or mmCIF file"),
+    ("x.pdb.gz", b"no gzip", "x.pdb.gz' is not a readable PDB or mmCIF file"),
+    ("x.cif", b"data_x\nloop_\n_atom_site.id\n1 2 'x\n", "x.cif"), ("empty.cif", b"", "empty.cif")])
 def test_a_file_that_is_no_atomic_model_is_refused_by_name(tmp_path, name, content, says):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(AtomsError, match=re.escape(says)):
@@ -97,7 +98,8 @@ def test_clusters_keep_the_mass_and_its_middle_and_never_mix_chains(pdb):
     for chain in "AB":
         ours = atoms.chains == chain
         assert masses[labels.chain == chain].sum() == pytest.approx(atoms.masses[ours].sum(), rel=1e-5)
-    np.testing.assert_allclose(np.average(centers, axis=0, weights=masses), np.average(atoms.positions, axis=0, weights=atoms.masses), atol=1e-3)
+    np.testing.assert_allclose(np.average(centers, axis=0, weights=masses), np.average(atoms.positions, axis=0, weights=atoms.masses),
+                               atol=1e-3)
     assert labels.residue_range("A") == (10, 69) and labels.residue_range("B") == (10, 39)
     assert labels.mass.sum() == pytest.approx(atoms.masses.sum(), rel=1e-5)
 
@@ -113,7 +115,8 @@ def test_every_gaussian_of_a_chain_is_in_one_half_of_its_residues_and_near_them(
 
 def test_fewer_gaussians_than_chains_and_more_than_atoms_are_refused_with_the_range(pdb):
     for count in (1, 271):
-        with pytest.raises(AtomsError, match="%d Gaussians cannot stand for an atomic model of 2 chains with 270 atoms: give --n-gaussians from 2 to 270" % count):
+        with pytest.raises(AtomsError, match="%d Gaussians cannot stand for an atomic model of 2 chains with 270 atoms: give --n-gaussians "
+                                             "from 2 to 270" % count):
             cluster_atoms(read_atoms(str(pdb)), count, 1)
 
 
@@ -169,8 +172,9 @@ def test_the_frame_in_which_the_model_fits_the_map_is_found(pdb, corner, told, f
 
 def test_a_model_outside_the_density_is_refused_with_correlations_places_and_the_likely_cause(pdb):
     atoms = read_atoms(str(pdb))
-    with pytest.raises(AtomsError, match=r"the atomic model does not lie in the map's density \(correlation .* when measured from .*\): its middle is at "
-                                         r"\(\d+, \d+, \d+\) Å, the box centre at \(64, 64, 64\) Å\. Fit it into this map first, and check the origin"):
+    with pytest.raises(AtomsError, match=r"the atomic model does not lie in the map's density \(correlation .* when measured from .*\): "
+                                         r"its middle is at \(\d+, \d+, \d+\) Å, the box centre at \(64, 64, 64\) Å\. Fit it into this map "
+                                         r"first, and check the origin"):
         find_frame(atoms.moved([-60, 60, 60]), a_map(atoms, [0, 0, 0]), PIXEL, 12.0, [0, 0, 0], 1)
 
 

@@ -22,8 +22,8 @@ def refused(spec, message, model=MODEL):
 
 
 @pytest.mark.parametrize("spec, expected", [
-    ("chain:A", [1, 1, 0, 0]), ("chain:B", [0, 0, 1, 0]), ("chain: A , B", [1, 1, 1, 0]), ("chain:A/1-100", [1, 0, 0, 0]), ("chain:A/120", [0, 1, 0, 0]),
-    ("chain:A/2-2,B/7-8", [1, 0, 1, 0]), ("chain:B/8-20", [0, 0, 1, 0]), ("chain:A/-5-2", [1, 0, 0, 0]),
+    ("chain:A", [1, 1, 0, 0]), ("chain:B", [0, 0, 1, 0]), ("chain: A , B", [1, 1, 1, 0]), ("chain:A/1-100", [1, 0, 0, 0]),
+    ("chain:A/120", [0, 1, 0, 0]), ("chain:A/2-2,B/7-8", [1, 0, 1, 0]), ("chain:B/8-20", [0, 0, 1, 0]), ("chain:A/-5-2", [1, 0, 0, 0]),
     ("chain:B;sphere:0,0,-30,1", [0, 0, 1, 1]), (" chain:A/1-2 ; chain:B ;", [1, 0, 1, 0])])
 def test_chains_and_residues_select_gaussians_that_hold_them_for_at_least_half_and_regions_join(spec, expected):
     np.testing.assert_array_equal(region_mask(spec, MODEL), np.array(expected, bool))
@@ -43,14 +43,16 @@ def test_a_file_joins_other_regions_and_a_semicolon_in_its_name_does_no_harm(tmp
     ("chain:A/x", "as in 'chain:A,B/120-240', got 'A/x'"), ("chain:A/1-2-3", "got 'A/1-2-3'"), ("chain:A:B", "has no chain 'A:B'"),
     ("chain:A/9-3", "region 'chain:A/9-3': residues 9 to 3 of chain A run backwards, write 'A/3-9'"),
     ("chain:B/1-6", "region 'chain:B/1-6' selects none of the 1 Gaussians of chain B, which has residues 7 to 8"),
-    ("chain:A,B/1-6", "selects none of the 1 Gaussians of chain B"), ("chain:A;sphere:500,0,0,1", "region 'sphere:500,0,0,1' selects none"), (";", "names no region")])
+    ("chain:A,B/1-6", "selects none of the 1 Gaussians of chain B"), ("chain:A;sphere:500,0,0,1", "region 'sphere:500,0,0,1' selects none"),
+    (";", "names no region")])
 def test_a_chain_selection_that_selects_nothing_is_refused_with_what_there_is(spec, message):
     refused(spec, message)
 
 
 def test_chains_of_a_model_without_atoms_are_refused_with_the_way_to_get_them():
     plain = Mixture(MODEL.centers, MODEL.amplitudes, MODEL.widths)
-    refused("chain:A", "region 'chain:A' names chains, but the neutral model has none: it was not started from an atomic model (fit --atoms)", plain)
+    refused("chain:A", "region 'chain:A' names chains, but the neutral model has none: it was not started from an atomic model (fit "
+                       "--atoms)", plain)
 
 
 def test_no_region_is_every_gaussian():

@@ -44,7 +44,8 @@ def test_the_same_seed_gives_the_same_centres_and_another_does_not(two_blobs):
 
 def test_more_gaussians_than_voxels_are_refused_with_both_numbers(two_blobs):
     level = np.sort(two_blobs.ravel())[-11]
-    with pytest.raises(ValueError, match=r"only 10 voxels lie above the density threshold .*, fewer than the 24 Gaussians asked for: lower --threshold"):
+    with pytest.raises(ValueError, match=r"only 10 voxels lie above the density threshold .*, fewer than the 24 Gaussians asked for: lower "
+                                         r"--threshold"):
         seed_centers(two_blobs, level, 4.0, 24, 0)
 
 
@@ -155,7 +156,8 @@ def test_dust_is_no_molecule_and_no_room_for_gaussians():
     solid = solid_region(smooth, 0.5)
     assert solid.sum() == 1000 and not solid[2, 2, 2]
     assert np.array_equal(large_pieces(smooth > 0.5, PIXEL, RESOLUTION), solid)
-    with pytest.raises(ValueError, match=r"no density lies above the threshold 2 \(the map's largest smoothed density is 1\): lower --threshold"):
+    with pytest.raises(ValueError,
+                       match=r"no density lies above the threshold 2 \(the map's largest smoothed density is 1\): lower --threshold"):
         solid_region(smooth, 2.0)
 
 

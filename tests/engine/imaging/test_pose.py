@@ -11,7 +11,8 @@ from gmmhet.engine.imaging.pose import (
     symmetry_matrices,
 )
 
-ANGLES = [(0, 0, 0), (30, 60, 90), (-170, 10, 45), (12, 90, -33), (179.9, 179.5, -179.9), (5, 0.001, 7), (40, 0, 20), (40, 180, 20), (-90, 180, 10)]
+ANGLES = [(0, 0, 0), (30, 60, 90), (-170, 10, 45), (12, 90, -33), (179.9, 179.5, -179.9), (5, 0.001, 7), (40, 0, 20), (40, 180, 20),
+          (-90, 180, 10)]
 
 
 @pytest.mark.parametrize("angles", ANGLES)
@@ -47,7 +48,8 @@ def test_float32_rotations_near_the_poles_come_back_within_a_hundredth_of_a_degr
 def test_the_view_along_z_is_named_by_the_third_row():
     rot, tilt = 35.0, 70.0
     view = rotation_from_euler(rot, tilt, 123.0)[0, 2]
-    expected = [np.sin(np.radians(tilt)) * np.cos(np.radians(rot)), np.sin(np.radians(tilt)) * np.sin(np.radians(rot)), np.cos(np.radians(tilt))]
+    expected = [np.sin(np.radians(tilt)) * np.cos(np.radians(rot)), np.sin(np.radians(tilt)) * np.sin(np.radians(rot)),
+                np.cos(np.radians(tilt))]
     np.testing.assert_allclose(view, expected, atol=1e-12)
 
 

@@ -107,7 +107,8 @@ def test_amplitudes_and_widths_may_be_shared_or_one_set_per_particle(own, method
     many_w = (widths * rng.uniform(0.8, 1.2, (3, 1))).astype(np.float32) if own != "amplitudes" else widths
     together = as_complex(project(xy, many_a, many_w, grid))
     for i in range(3):
-        expected = reference.project(xy[i], many_a[i] if many_a.ndim == 2 else many_a, many_w[i] if many_w.ndim == 2 else many_w, 24, PIXEL, grid.m)
+        expected = reference.project(xy[i], many_a[i] if many_a.ndim == 2 else many_a, many_w[i] if many_w.ndim == 2 else many_w, 24, PIXEL,
+                                     grid.m)
         assert np.abs(together[i] - expected).max() < ERROR[method] * np.abs(expected).max()
 
 

@@ -43,8 +43,10 @@ def test_waves_end_below_the_lower_nyquist_frequency(box, pixel_size, new_pixel_
     assert last_wave(box, pixel_size, new_pixel_size) / (box * pixel_size) < 0.5 / max(pixel_size, new_pixel_size)
 
 
-@pytest.mark.parametrize("box, pixel_size, new_box, new_pixel_size", [(96, 1.5, 48, 3.0), (60, 2.0, 40, 2.9), (100, 1.5, 40, 3.1), (32, 4.0, 64, 2.0)])
-def test_white_noise_keeps_its_density_per_area_in_every_ring_below_both_nyquist_frequencies_and_none_beyond(box, pixel_size, new_box, new_pixel_size):
+@pytest.mark.parametrize("box, pixel_size, new_box, new_pixel_size",
+                         [(96, 1.5, 48, 3.0), (60, 2.0, 40, 2.9), (100, 1.5, 40, 3.1), (32, 4.0, 64, 2.0)])
+def test_white_noise_keeps_its_density_per_area_in_every_ring_below_both_nyquist_frequencies_and_none_beyond(
+        box, pixel_size, new_box, new_pixel_size):
     noise = np.random.default_rng(0).normal(size=(500, box, box))
     grid = FourierGrid.to_resolution(new_box, new_pixel_size)
     power = np.sum(np.asarray(transform(resample(noise, pixel_size, new_box, new_pixel_size), grid)) ** 2, 1).mean(0) / 2

@@ -58,7 +58,8 @@ def write_hdf(path, images, ctf=CTF, **attributes):
 
 
 def write_lst(path, rows, head="#LSX\n# This file is in fast LST format.\n# 300\n"):
-    lines = ["%d\t%s" % (number, stack) + ("\t" + json.dumps(values, separators=(",", ":")) if values else "") for number, stack, values in rows]
+    lines = ["%d\t%s" % (number, stack) + ("\t" + json.dumps(values, separators=(",", ":")) if values else "")
+             for number, stack, values in rows]
     path.write_text(head + "".join(line.ljust(299) + "\n" for line in lines))
     return str(path)
 
@@ -101,7 +102,8 @@ def test_the_ctf_of_the_header_becomes_relions(tmp_path):
     assert (particles.pixel_size, particles.box) == (APIX, BOX)
 
 
-@pytest.mark.parametrize("percent, phase", [(-50, -30.0), (100 * (2 - np.sin(np.radians(120))), 120.0), (-100 * (2 - np.sin(np.radians(120))), -120.0)])
+@pytest.mark.parametrize("percent, phase",
+                         [(-50, -30.0), (100 * (2 - np.sin(np.radians(120))), 120.0), (-100 * (2 - np.sin(np.radians(120))), -120.0)])
 def test_an_amplitude_contrast_beyond_0_to_100_percent_is_a_phase_plate(tmp_path, percent, phase):
     particles = read_particles(project(tmp_path, [transform(0, 0, 0)], ctf="E1.5 0 0 0 %.9f 300 2.7 2.5" % percent))
     assert particles.ctf[0, COLUMN["amplitude_contrast"]] == 0
@@ -171,7 +173,8 @@ SCALED = json.dumps(as_json(2 * transform(1, 2, 3)))
     ("0\tparticles/p.hdf\t1.5,2,3", "line 4: expected parameters as JSON in braces after the stack, got '1.5,2,3'"),
     ("0\tparticles/p.hdf\t" + SCALED, "line 4: xform.projection must be a Transform without scale"),
     ("0\tparticles/p.hdf\t" + POSED.replace("[", "[1,"), "line 4: xform.projection must be a Transform without scale"),
-    ('0\tparticles/p.hdf\t{"xform.projection":[1,2]}', r"must be a Transform without scale \(a matrix of 12 numbers, or az, alt, phi, tx, ty\), got '\[1, 2\]'"),
+    ('0\tparticles/p.hdf\t{"xform.projection":[1,2]}',
+     r"must be a Transform without scale \(a matrix of 12 numbers, or az, alt, phi, tx, ty\), got '\[1, 2\]'"),
     ('0\tparticles/p.hdf\t{"dxf":1,' + POSED[1:], "line 4: the image belongs to a tilt series of a tomogram"),
     ("", "x.lst' holds no particles: expected lines of image number, stack and parameters"),
 ])

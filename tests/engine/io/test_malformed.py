@@ -15,10 +15,10 @@ from gmmhet.engine.io.particles import ParticleError, read_particles
 from gmmhet.engine.io.startext import read_tables, write_tables
 
 N, BOX = 4, 8
-OPTICS = ["_rln" + name for name in ("OpticsGroup", "OpticsGroupName", "Voltage", "SphericalAberration", "AmplitudeContrast", "ImagePixelSize",
-                                     "ImageSize")]
-LABELS = ["_rln" + name for name in ("ImageName", "MicrographName", "DefocusU", "DefocusV", "DefocusAngle", "AngleRot", "AngleTilt", "AnglePsi",
-                                     "OriginXAngst", "OriginYAngst", "OpticsGroup", "RandomSubset", "ImageId")]
+OPTICS = ["_rln" + name for name in ("OpticsGroup", "OpticsGroupName", "Voltage", "SphericalAberration", "AmplitudeContrast",
+                                     "ImagePixelSize", "ImageSize")]
+LABELS = ["_rln" + name for name in ("ImageName", "MicrographName", "DefocusU", "DefocusV", "DefocusAngle", "AngleRot", "AngleTilt",
+                                     "AnglePsi", "OriginXAngst", "OriginYAngst", "OpticsGroup", "RandomSubset", "ImageId")]
 
 
 def row(i):
@@ -56,7 +56,8 @@ def read(folder, content):
 
 
 def arrays(particles):
-    return [particles.ids, particles.rotation, particles.shift_angst, particles.ctf, particles.half, particles.read(np.arange(len(particles)))]
+    return [particles.ids, particles.rotation, particles.shift_angst, particles.ctf, particles.half,
+            particles.read(np.arange(len(particles)))]
 
 
 def changed(label, value, i=2, text=SOUND):
@@ -89,28 +90,41 @@ REFUSED = {
     "only comments": ("# a\n\n# b\n", r"tables found: none"),
     "a binary file": (bytes(range(256)) * 9, "x.star, line 1 holds a NUL byte: the file is binary"),
     "UTF-16": (SOUND.encode("utf-16"), "x.star, line 1 holds a NUL byte: .* encoded as UTF-16"),
-    "a text that is no star file": ("id,name\n1,2\n", r"x.star' is not a star file: expected a line 'data_particles' first, got 'id,name' in line 1"),
-    "a table of another kind": ("data_model\n\n_rlnReferenceDimensionality 3\n", r"no table has the column rlnImageName \(tables found: model\)"),
+    "a text that is no star file": ("id,name\n1,2\n",
+                                    r"x.star' is not a star file: expected a line 'data_particles' first, got 'id,name' in line 1"),
+    "a table of another kind": ("data_model\n\n_rlnReferenceDimensionality 3\n",
+                                r"no table has the column rlnImageName \(tables found: model\)"),
     "no rows": (loop("particles", LABELS, []), "x.star' holds no particles: its table 'data_particles' is empty"),
-    "a row cut short": (SOUND.replace(LAST, LAST[:-20]), r"line 34: row 4 of table 'particles' \(000004@s.mrcs\) has 9 values, expected 13"),
-    "a file cut short": (SOUND[:SOUND.index(LAST) + 30], r"row 4 of .* has 3 values, expected 13, .*; the file ends in this row and may be cut short"),
-    "a value missing inside a row": (changed("_rlnDefocusV", ""), r"line 33: row 3 of table 'particles' \(000003@s.mrcs\) has 12 values, expected 13"),
+    "a row cut short": (SOUND.replace(LAST, LAST[:-20]),
+                        r"line 34: row 4 of table 'particles' \(000004@s.mrcs\) has 9 values, expected 13"),
+    "a file cut short": (SOUND[:SOUND.index(LAST) + 30],
+                         r"row 4 of .* has 3 values, expected 13, .*; the file ends in this row and may be cut short"),
+    "a value missing inside a row": (changed("_rlnDefocusV", ""),
+                                     r"line 33: row 3 of table 'particles' \(000003@s.mrcs\) has 12 values, expected 13"),
     "a value too many in a row": (changed("_rlnDefocusV", "1 2"), r"line 33: row 3 of .* has 14 values, expected 13"),
     "a value too many in the first row": (changed("_rlnDefocusV", "1 2", 0), r"line 31: row 1 of .* has 14 values, expected 13"),
     "a row wrapped over two lines": (wrapped(), r"line 32: row 2 of .* has 6 values, expected 13"),
-    "two rows on one line": (SOUND.replace(" ".join(row(1)) + "\n", " ".join(row(1)) + " "), r"line 32: row 2 of .* has 26 values, expected 13"),
+    "two rows on one line": (SOUND.replace(" ".join(row(1)) + "\n", " ".join(row(1)) + " "),
+                             r"line 32: row 2 of .* has 26 values, expected 13"),
     "loop_ missing": (SOUND.replace("loop_\n_rlnImageName", "_rlnImageName"),
                       r"line 17: _rlnImageName is followed by 0 values; .* the line 'loop_' is missing before its labels"),
     "loop_ twice": (SOUND.replace("loop_\n", "loop_\nloop_\n"), r"line 6: 'loop_' inside table 'optics', which has begun already"),
-    "a label twice": (SOUND.replace("_rlnDefocusV", "_rlnDefocusU"), "line 21: column _rlnDefocusU occurs twice in table 'particles'; remove one"),
+    "a label twice": (SOUND.replace("_rlnDefocusV", "_rlnDefocusU"),
+                      "line 21: column _rlnDefocusU occurs twice in table 'particles'; remove one"),
     "a label missing": (without("_rlnDefocusV"), r"line 30: row 1 of .* has 13 values, expected 12"),
-    "a label without underscore": (SOUND.replace("_rlnDefocusV #4", "rlnDefocusV #4"), r"line 21: row 1 of table 'particles' has 1 values, expected 3"),
-    "a label after the rows": (SOUND.rstrip() + "\n_rlnHelicalTubeID #14\n", r"line 35: label _rlnHelicalTubeID stands after the first row of table 'particles'; expected a row"),
-    "data_ missing before the particles": (SOUND.replace("data_particles\n", ""), "line 16: 'loop_' inside table 'optics', which has begun already"),
-    "two particle tables of one name": (SOUND + SOUND.split("\n\n", 1)[1], r"line 36: a second table 'data_optics' begins here; expected one"),
+    "a label without underscore": (SOUND.replace("_rlnDefocusV #4", "rlnDefocusV #4"),
+                                   r"line 21: row 1 of table 'particles' has 1 values, expected 3"),
+    "a label after the rows": (SOUND.rstrip() + "\n_rlnHelicalTubeID #14\n",
+                               r"line 35: label _rlnHelicalTubeID stands after the first row of table 'particles'; expected a row"),
+    "data_ missing before the particles": (SOUND.replace("data_particles\n", ""),
+                                           "line 16: 'loop_' inside table 'optics', which has begun already"),
+    "two particle tables of one name": (SOUND + SOUND.split("\n\n", 1)[1],
+                                        r"line 36: a second table 'data_optics' begins here; expected one"),
     "two particle tables": (SOUND + loop("images", LABELS, [row(0)]),
-                            "x.star' has 2 tables with the column rlnImageName, expected one: keep only one of data_particles, data_images"),
-    "a name not in UTF-8": (changed("_rlnMicrographName", "µ").encode("latin-1"), "column rlnMicrographName of table 'particles' holds b'.xb5', which is not UTF-8"),
+                            ("x.star' has 2 tables with the column rlnImageName, expected one: "
+                             "keep only one of data_particles, data_images")),
+    "a name not in UTF-8": (changed("_rlnMicrographName", "µ").encode("latin-1"),
+                            "column rlnMicrographName of table 'particles' holds b'.xb5', which is not UTF-8"),
     "a NUL byte": (changed("_rlnDefocusV", "1\0000"), "line 33 holds a NUL byte"),
     "a quote that is not closed": (changed("_rlnMicrographName", '"m a'), "line 33 has a quote that is not closed: '000003@s.mrcs \"m a"),
     "old Mac line ends": (SOUND.replace("\n", "\r"), "line 1 has a carriage return inside: convert the file to Unix line ends"),
@@ -120,38 +134,53 @@ REFUSED = {
     "a number with an underscore": (changed("_rlnDefocusU", "15_000"), IN_ROW_3 % ("rlnDefocusU", "15_000")),
     "a decimal comma": (changed("_rlnAngleRot", "12,5"), IN_ROW_3 % ("rlnAngleRot", "12,5") + "a number from -720 to 720 °"),
     "an infinite angle": (changed("_rlnAnglePsi", "inf"), IN_ROW_3 % ("rlnAnglePsi", "inf")),
-    "a tilt that is a defocus": (changed("_rlnAngleTilt", "15000.5"), IN_ROW_3 % ("rlnAngleTilt", "15000.5") + "a number from -720 to 720 °"),
+    "a tilt that is a defocus": (changed("_rlnAngleTilt", "15000.5"),
+                                 IN_ROW_3 % ("rlnAngleTilt", "15000.5") + "a number from -720 to 720 °"),
     "an origin outside any box": (changed("_rlnOriginXAngst", "1e6"), IN_ROW_3 % ("rlnOriginXAngst", "1000000.0")),
     "an optics group that is not there": (changed("_rlnOpticsGroup", "3"),
-                                          r"particles name optics group 3, but the optics table has only 1: .* first in particle row 3 \(000003@s.mrcs\)"),
+                                          (r"particles name optics group 3, but the optics table has only 1: "
+                                           r".* first in particle row 3 \(000003@s.mrcs\)")),
     "an optics group that is text": (changed("_rlnOpticsGroup", "og1"), IN_ROW_3 % ("rlnOpticsGroup", "og1") + "a whole number from 0"),
     "an optics group twice": (SOUND.replace("1 og1 300.0 2.7 0.1 2.5 8\n", "1 og1 300.0 2.7 0.1 2.5 8\n1 og2 200.0 2.7 0.1 2.5 8\n"),
                               "the optics table describes group 1 more than once: keep one row of each"),
-    "an optics table without its group": (SOUND.replace("_rlnOpticsGroup #1", "_other #1"), "has an optics table, but rlnOpticsGroup is missing from it or"),
+    "an optics table without its group": (SOUND.replace("_rlnOpticsGroup #1", "_other #1"),
+                                          "has an optics table, but rlnOpticsGroup is missing from it or"),
     "orientations in the optics table": (SOUND.replace("_rlnAngleTilt", "_other").replace("_rlnImageSize", "_rlnAngleTilt"),
                                          r"particles without projection alignment \(missing columns: rlnAngleTilt\)"),
     "an optics table without voltage": (SOUND.replace("_rlnVoltage", "_other"), r"particles without CTF \(missing columns: rlnVoltage\)"),
-    "an optics table without pixel size": (SOUND.replace("_rlnImagePixelSize", "_other"), "the pixel size is unknown; expected rlnImagePixelSize"),
+    "an optics table without pixel size": (SOUND.replace("_rlnImagePixelSize", "_other"),
+                                           "the pixel size is unknown; expected rlnImagePixelSize"),
     "an id twice": (changed("_rlnImageId", "10"), "rlnImageId must be different for every particle, but these occur more than once: 10"),
     "an id that is no whole number": (changed("_rlnImageId", "12.5"), IN_ROW_3 % ("rlnImageId", "12.5") + "a whole number"),
     "a negative id": (changed("_rlnImageId", "-12"), IN_ROW_3 % ("rlnImageId", "-12")),
-    "half set 7": (changed("_rlnRandomSubset", "7"), IN_ROW_3 % ("rlnRandomSubset", "7") + "a whole number from 0 to 2: correct or remove such rows"),
+    "half set 7": (changed("_rlnRandomSubset", "7"),
+                   IN_ROW_3 % ("rlnRandomSubset", "7") + "a whole number from 0 to 2: correct or remove such rows"),
     "half set 1.5": (changed("_rlnRandomSubset", "1.5"), IN_ROW_3 % ("rlnRandomSubset", "1.5")),
-    "image number 0": (changed("_rlnImageName", "000000@s.mrcs"), "rlnImageName of particle row 3 is '000000@s.mrcs', expected the image's number from 1"),
-    "image number beyond the stack": (changed("_rlnImageName", "000005@s.mrcs"), "particle id 12 names image 5 of '.*s.mrcs', which holds only 4 images"),
+    "image number 0": (changed("_rlnImageName", "000000@s.mrcs"),
+                       "rlnImageName of particle row 3 is '000000@s.mrcs', expected the image's number from 1"),
+    "image number beyond the stack": (changed("_rlnImageName", "000005@s.mrcs"),
+                                      "particle id 12 names image 5 of '.*s.mrcs', which holds only 4 images"),
     "an image number that is none": (changed("_rlnImageName", "1e0@s.mrcs"), "rlnImageName of particle row 3 is '1e0@s.mrcs'"),
     "an image number of 30 digits": (changed("_rlnImageName", "9" * 30 + "@s.mrcs"), "rlnImageName of particle row 3 is '9{30}@s.mrcs'"),
-    "an image without number": (changed("_rlnImageName", "s.mrcs"), "rlnImageName of particle row 3 is 's.mrcs', which does not say which of the stack's 4"),
+    "an image without number": (changed("_rlnImageName", "s.mrcs"),
+                                "rlnImageName of particle row 3 is 's.mrcs', which does not say which of the stack's 4"),
     "an image without stack": (changed("_rlnImageName", "000001@"), "rlnImageName of particle row 3 is '000001@'"),
     "an empty image number": (changed("_rlnImageName", "@s.mrcs"), "rlnImageName of particle row 3 is '@s.mrcs'"),
-    "a stack that is not there": (changed("_rlnImageName", "000001@u.mrcs"), "1 of 2 image stacks are missing, the first is 'u.mrcs'; searched"),
-    "a stack that is a folder": (changed("_rlnImageName", "000001@folder.mrcs"), "1 of 2 image stacks are missing, the first is 'folder.mrcs'"),
-    "a stack that is the star itself": (changed("_rlnImageName", "000001@x.star"), "stack '.*x.star' is not an MRC file: it has 941 bytes, a header has 1024"),
-    "voltage 0": (optics("_rlnVoltage", "0"), "x.star: column rlnVoltage of row 1 of the optics table holds '0', expected a number from 10 to 2000 kV"),
+    "a stack that is not there": (changed("_rlnImageName", "000001@u.mrcs"),
+                                  "1 of 2 image stacks are missing, the first is 'u.mrcs'; searched"),
+    "a stack that is a folder": (changed("_rlnImageName", "000001@folder.mrcs"),
+                                 "1 of 2 image stacks are missing, the first is 'folder.mrcs'"),
+    "a stack that is the star itself": (changed("_rlnImageName", "000001@x.star"),
+                                        "stack '.*x.star' is not an MRC file: it has 941 bytes, a header has 1024"),
+    "voltage 0": (optics("_rlnVoltage", "0"),
+                  "x.star: column rlnVoltage of row 1 of the optics table holds '0', expected a number from 10 to 2000 kV"),
     "voltage in volts": (optics("_rlnVoltage", "300000"), "rlnVoltage of row 1 of the optics table holds '300000'"),
-    "aberration in micrometres": (optics("_rlnSphericalAberration", "2700"), "rlnSphericalAberration of row 1 .* holds '2700', expected a number from -20 to 20 mm"),
-    "contrast in percent": (optics("_rlnAmplitudeContrast", "10"), "rlnAmplitudeContrast of row 1 .* holds '10', expected a number from 0 to 1:"),
-    "pixel size 0": (optics("_rlnImagePixelSize", "0"), "rlnImagePixelSize of row 1 .* holds '0', expected a number from 0.01 to 1000 Å/px"),
+    "aberration in micrometres": (optics("_rlnSphericalAberration", "2700"),
+                                  "rlnSphericalAberration of row 1 .* holds '2700', expected a number from -20 to 20 mm"),
+    "contrast in percent": (optics("_rlnAmplitudeContrast", "10"),
+                            "rlnAmplitudeContrast of row 1 .* holds '10', expected a number from 0 to 1:"),
+    "pixel size 0": (optics("_rlnImagePixelSize", "0"),
+                     "rlnImagePixelSize of row 1 .* holds '0', expected a number from 0.01 to 1000 Å/px"),
     "a negative pixel size": (optics("_rlnImagePixelSize", "-2.5"), "rlnImagePixelSize of row 1 .* holds '-2.5'"),
 }
 
@@ -161,7 +190,8 @@ READ = {
     "many blanks, at both ends too": SOUND.replace(" ", "    ").replace("\n", "  \n   "),
     "no newline at the end": SOUND.rstrip(),
     "empty lines between rows": SOUND.replace(" ".join(row(1)), "\n" + " ".join(row(1)) + "\n"),
-    "comment lines between rows and labels": SOUND.replace(" ".join(row(1)), "# note's \"text\"\n" + " ".join(row(1)) + " # end").replace("_rlnVoltage", "#\n_rlnVoltage"),
+    "comment lines between rows and labels": SOUND.replace(" ".join(row(1)), "# note's \"text\"\n" + " ".join(row(1)) + " # end").replace(
+        "_rlnVoltage", "#\n_rlnVoltage"),
     "labels without numbers": re.sub(r" #\d+", "", SOUND),
     "labels with wrong numbers": re.sub(r" #\d+", " #1", SOUND),
     "a byte order mark": "\ufeff" + SOUND,
@@ -286,7 +316,8 @@ def strict(content):
     return dict(zip(with_images[0][1], zip(*with_images[0][2]))) if len(with_images) == 1 else None
 
 
-PIECE = st.sampled_from(["", " ", "\n", "\t", "\r\n", "#", '"', "'", "_", "@", "0", "1", "-", ".", "e", "nan", "inf", "loop_\n", "data_x\n", "\0", "\xe9", "data_particles\n",
+PIECE = st.sampled_from(["", " ", "\n", "\t", "\r\n", "#", '"', "'", "_", "@", "0", "1", "-", ".", "e", "nan", "inf", "loop_\n", "data_x\n",
+                         "\0", "\xe9", "data_particles\n",
                          "_rlnAngleRot\n", "1e400", "000002@s.mrcs", "999999999999999999999", " 1", "abc"]).map(str.encode)
 
 

@@ -73,7 +73,8 @@ class TestReading:
     def test_relion_31_metadata(self, tmp_path, images):
         particles, table = read_particles(project(tmp_path, images)), tables()["particles"]
         np.testing.assert_array_equal(particles.ids, 100 - np.arange(N))
-        np.testing.assert_allclose(particles.rotation, rotation_from_euler(table.rlnAngleRot, table.rlnAngleTilt, table.rlnAnglePsi), atol=1e-6)
+        np.testing.assert_allclose(particles.rotation, rotation_from_euler(table.rlnAngleRot, table.rlnAngleTilt, table.rlnAnglePsi),
+                                   atol=1e-6)
         np.testing.assert_allclose(particles.shift_angst, -table[["rlnOriginXAngst", "rlnOriginYAngst"]], atol=1e-6)
         np.testing.assert_allclose(particles.ctf[:, 0], table.rlnDefocusU, rtol=1e-6)
         np.testing.assert_allclose(particles.ctf[3, 1:], [12345.5, 33.25, 300, 2.7, 0.1, 0, 0, 1, 0, 1], rtol=1e-6)
@@ -98,7 +99,8 @@ class TestReading:
 
     def test_optics_groups_are_joined_by_number_not_by_row(self, tmp_path, images):
         content = tables(rlnOpticsGroup=[2, 1, 2, 1, 2, 1, 1])
-        content["optics"] = pd.concat([content["optics"].assign(rlnOpticsGroup=2, rlnVoltage=200.0), content["optics"].assign(rlnOpticsGroup=1)])
+        content["optics"] = pd.concat(
+            [content["optics"].assign(rlnOpticsGroup=2, rlnVoltage=200.0), content["optics"].assign(rlnOpticsGroup=1)])
         star = project(tmp_path, images)
         starfile.write(content, star)
         np.testing.assert_array_equal(read_particles(star).ctf[:, 3], [200, 300, 200, 300, 200, 300, 300])
@@ -259,11 +261,15 @@ class TestBadInput:
         (dict(rlnDefocusU=None, rlnVoltage=None), r"particles without CTF \(missing columns: rlnDefocusU, rlnVoltage\)"),
         (dict(rlnImageId=[5, 6, 7, 7, 7, 6, 9]), "these occur more than once: 6, 7$"),
         (dict(rlnImagePixelSize=None), "the pixel size is unknown; expected rlnImagePixelSize"),
-        (dict(rlnImagePixelSize=[0.0]), "column rlnImagePixelSize of row 1 of the optics table holds '0.0', expected a number from 0.01 to 1000 Å/px"),
-        (dict(rlnImagePixelSize=None, rlnPixelSize=[2.0] * 6 + [3.0]), "particles of one optics group must have one pixel size, got 2, 3 Å/px: give each"),
+        (dict(rlnImagePixelSize=[0.0]),
+         "column rlnImagePixelSize of row 1 of the optics table holds '0.0', expected a number from 0.01 to 1000 Å/px"),
+        (dict(rlnImagePixelSize=None, rlnPixelSize=[2.0] * 6 + [3.0]),
+         "particles of one optics group must have one pixel size, got 2, 3 Å/px: give each"),
         (dict(rlnOpticsGroup=[1] * 6 + [4]), "particles name optics group 4, but the optics table has only 1"),
-        (dict(rlnDefocusU=[1.0] * 4 + ["abc"] + [1.0] * 2), r"column rlnDefocusU of particle row 5 \(000005@Extract/s.mrcs\) holds 'abc', expected a number from -1000000 to 1000000 Å"),
-        (dict(rlnAnglePsi=[1.0] * 4 + [np.nan] + [1.0] * 2), r"column rlnAnglePsi of particle row 5 \(000005@Extract/s.mrcs\) holds '<NA>', expected a number from -720 to 720 °"),
+        (dict(rlnDefocusU=[1.0] * 4 + ["abc"] + [1.0] * 2),
+         r"column rlnDefocusU of particle row 5 \(000005@Extract/s.mrcs\) holds 'abc', expected a number from -1000000 to 1000000 Å"),
+        (dict(rlnAnglePsi=[1.0] * 4 + [np.nan] + [1.0] * 2),
+         r"column rlnAnglePsi of particle row 5 \(000005@Extract/s.mrcs\) holds '<NA>', expected a number from -720 to 720 °"),
         (dict(rlnImageName=["000001@Extract/s.mrcs"] * 6 + ["x@Extract/s.mrcs"]), "rlnImageName of particle row 7 is 'x@Extract/s.mrcs'"),
         (dict(rlnImageName=["%d@Extract/s.mrcs" % (i + 3) for i in range(N)]),
          "particle id 95 names image 8 of '.*s.mrcs', which holds only 7 images"),
@@ -300,7 +306,8 @@ class TestBadInput:
     @pytest.mark.parametrize("content, message", [
         ("", r"is not a star file of particles: no table has the column rlnImageName \(tables found: none\)"),
         ("data_particles\n\nloop_\n_rlnImageName #1\n_rlnAngleRot #2\n", "holds no particles: its table 'data_particles' is empty"),
-        ("data_particles\n\nloop_\n_rlnImageName #1\n_rlnAngleRot #2\n1@s.mrcs 1\n1@s.mrcs 1 2 3 4\n", r"line 7: row 2 of table 'particles' \(1@s.mrcs\) has 5 values, expected 2, one for each label: correct the row"),
+        ("data_particles\n\nloop_\n_rlnImageName #1\n_rlnAngleRot #2\n1@s.mrcs 1\n1@s.mrcs 1 2 3 4\n",
+         r"line 7: row 2 of table 'particles' \(1@s.mrcs\) has 5 values, expected 2, one for each label: correct the row"),
         ("data_model\n\n_rlnReferenceDimensionality 3\n", r"\(tables found: model\)"),
     ])
     def test_a_file_without_particles_is_refused(self, tmp_path, content, message):

@@ -74,7 +74,8 @@ def test_an_eman2_hdf_stack_is_read_by_image_number(tmp_path):
 
 def test_bit_reduced_hdf_images_get_their_range_back(tmp_path):
     stored = np.array([[0, 255], [51, 102]], np.uint8)
-    path = write_hdf(tmp_path / "s.hdf", [stored], {"EMAN.stored_renderbits": 8, "EMAN.stored_rendermin": -1.0, "EMAN.stored_rendermax": 4.0})
+    path = write_hdf(tmp_path / "s.hdf", [stored],
+                     {"EMAN.stored_renderbits": 8, "EMAN.stored_rendermin": -1.0, "EMAN.stored_rendermax": 4.0})
     np.testing.assert_allclose(StackCache().get(path).read(np.array([0]))[0], [[-1, 4], [0, 1]], atol=1e-6)
 
 

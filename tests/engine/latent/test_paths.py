@@ -65,8 +65,8 @@ def test_motions_add_and_subtract_through_the_origin():
 
 @pytest.mark.parametrize("word", ["pc4", "pc0", "from:1-to:4", "motion3", "umap1", "motion1*motion2"])
 def test_an_unknown_line_is_named_together_with_the_known_ones(word):
-    with pytest.raises(LatentError, match="unknown line '.*'; known: pc1 to pc3; from:A-to:B for clusters A, B of 1 to 3; motion1 to motion2, "
-                                          "their sums") as caught:
+    with pytest.raises(LatentError, match="unknown line '.*'; known: pc1 to pc3; from:A-to:B for clusters A, B of 1 to 3; motion1 to "
+                                          "motion2, their sums") as caught:
         line(word)
     assert "'%s'" % word in str(caught.value)
 

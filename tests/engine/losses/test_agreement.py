@@ -191,7 +191,8 @@ def test_rings_that_hold_no_data_are_left_out_of_noise_and_scale():
     data, model, grid, share = simulated(100, 1e4, lambda r: 1.0 + 0 * r, 1.0)
     used = (np.arange(grid.m + 2) >= 3) & (np.arange(grid.m + 2) <= 8)
     outside = ~used[grid.shell]
-    sums, count = ring_sums(np.where(outside, 0, data), model, grid).sum(0), 100 * np.bincount(grid.shell.ravel(), grid.weight.ravel(), grid.m + 2)
+    sums = ring_sums(np.where(outside, 0, data), model, grid).sum(0)
+    count = 100 * np.bincount(grid.shell.ravel(), grid.weight.ravel(), grid.m + 2)
     power, scale, _ = estimate_noise(sums, count, share, used)
     np.testing.assert_array_equal(power > 0, used)
     assert scale == pytest.approx(1, rel=0.05)
@@ -248,7 +249,8 @@ def test_optics_groups_work_in_a_compiled_function_of_any_batch():
 def test_black_images_agree_as_their_white_inverses(objective):
     white, black = agreement(objective, scale=0.7), agreement(objective, scale=-0.7)
     images, plain = noise(2, BOX, BOX), noise(2, 2, *white.grid.shape, seed=1)
-    values = [a.value(data, transfer * plain) for a, sign in ((white, 1), (black, -1)) for data, transfer in [a.observe(sign * images, CTF)]]
+    values = [a.value(data, transfer * plain) for a, sign in ((white, 1), (black, -1))
+              for data, transfer in [a.observe(sign * images, CTF)]]
     np.testing.assert_allclose(*values, rtol=1e-5)
     assert (white.contrast, black.contrast) == ("white", "black")
     assert black.figures() == dict(scale=0.7, contrast="black")
@@ -285,7 +287,8 @@ def test_rings_below_the_first_and_rings_without_data_count_for_nothing(objectiv
     assert not np.any(np.asarray(data)[:, :, outside])
     other = np.where(outside, 5 * model + 1, model)
     likelihood = objective == "likelihood"
-    np.testing.assert_allclose(a.value(data, transfer * model), a.value(data, transfer * (other if likelihood else np.where(grid.shell < first, other, model))), rtol=1e-5)
+    np.testing.assert_allclose(a.value(data, transfer * model),
+                               a.value(data, transfer * (other if likelihood else np.where(grid.shell < first, other, model))), rtol=1e-5)
     with tf.GradientTape() as tape:
         plain = tf.constant(model)
         tape.watch(plain)
@@ -303,7 +306,8 @@ def test_the_ring_correlation_is_the_mean_over_the_rings_from_the_first():
     low = Agreement(FourierGrid(BOX, PIXEL, 3), "frc", 50.0, np.ones(5), 1.0)
     part = (slice(None), slice(None), slice(grid.m - 3, grid.m + 4), slice(0, 4))
     three = float(low.value(data[part], model[part])[0])
-    assert float(a[1].value(data, model)[0]) == pytest.approx((3 * three + (grid.m - 3) * float(a[4].value(data, model)[0])) / grid.m, rel=1e-4)
+    beyond = float(a[4].value(data, model)[0])
+    assert float(a[1].value(data, model)[0]) == pytest.approx((3 * three + (grid.m - 3) * beyond) / grid.m, rel=1e-4)
 
 
 def test_agreements_saved_before_there_were_optics_groups_are_read():

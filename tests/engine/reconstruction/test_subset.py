@@ -39,7 +39,8 @@ def train_run(folder, data, z, copy=None, ids=None, symmetry="c1"):
     (folder / rundir.CONFIG).write_text(to_json(TrainConfig(particles=str(data / "p.star"), symmetry=symmetry)))
     (folder / rundir.HISTORY).write_text("epoch\n")
     (folder / rundir.SUMMARY).write_text('{"epochs": 1}')
-    np.savez(folder / rundir.LATENTS, id=1001 + np.arange(N) if ids is None else ids, z=z, copy=np.zeros(len(z), int) if copy is None else copy)
+    copy = np.zeros(len(z), int) if copy is None else copy
+    np.savez(folder / rundir.LATENTS, id=1001 + np.arange(N) if ids is None else ids, z=z, copy=copy)
     return str(folder)
 
 

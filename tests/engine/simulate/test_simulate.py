@@ -82,7 +82,8 @@ def test_the_noise_has_the_variance_that_the_signal_to_noise_ratio_asks_for(snr)
 
 @pytest.mark.parametrize("kind,score", [("hinge", "r2"), ("assembly", "adjusted_rand_index"), ("c3", "r2"), ("null", None)])
 def test_a_set_is_written_with_its_truth_by_id_and_an_oracle_that_beats_noise(tmp_path, kind, score):
-    assert gmmhet("simulate", "--out", tmp_path / "set", "--kind", kind, "--n", 200, "--box", 33, "--pixel-size", 6, "--snr", 0.3, "--seed", 5) == 0
+    assert gmmhet("simulate", "--out", tmp_path / "set", "--kind", kind, "--n", 200, "--box", 33, "--pixel-size", 6, "--snr", 0.3,
+                  "--seed", 5) == 0
     assert rundir.missing_run(str(tmp_path / "set"), "simulate") == ""
     particles, (volume, pixel_size) = read_particles(str(tmp_path / "set" / rundir.STAR)), read_map(str(tmp_path / "set" / rundir.MAP))
     oracle = json.load(open(tmp_path / "set" / rundir.ORACLE))

@@ -55,8 +55,8 @@ def test_the_agreement_of_every_group_s_particles_with_the_true_model_is_finite_
     from gmmhet.engine.imaging.projection import place, project
     for rows in np.split(np.arange(240), 4):
         data, transfer = found.observe(particles.read(rows), particles.ctf[rows])
-        model = project(place(tf.constant(NEUTRAL.centers), particles.rotation[rows], particles.shift_angst[rows]), tf.constant(NEUTRAL.amplitudes),
-                        tf.constant(NEUTRAL.widths), found.grid)
+        model = project(place(tf.constant(NEUTRAL.centers), particles.rotation[rows], particles.shift_angst[rows]),
+                        tf.constant(NEUTRAL.amplitudes), tf.constant(NEUTRAL.widths), found.grid)
         assert found.value(data, transfer * model).numpy().min() > 0
 
 
@@ -72,7 +72,8 @@ def test_black_particles_are_recognised_and_said_aloud(tmp_path, caplog, monkeyp
     path, _, _ = write_mixed(tmp_path, (60,), ((40, 3.0),), noise=SIGMA, factors=(-1.0,))
     black = calibrate(read_particles(path), NEUTRAL, 9.0, 0, 1)
     assert black.contrast == "black" and black.scale[0] == pytest.approx(-1, rel=0.05)
-    assert "the particles' contrast is black: they agree with the inverted map (density scale -" in caplog.text and "They are used inverted" in caplog.text
+    assert "the particles' contrast is black: they agree with the inverted map (density scale -" in caplog.text
+    assert "They are used inverted" in caplog.text
 
 
 def test_a_group_of_opposite_contrast_keeps_its_own_and_is_named(tmp_path, caplog, monkeypatch):
@@ -85,7 +86,8 @@ def test_a_group_of_opposite_contrast_keeps_its_own_and_is_named(tmp_path, caplo
 
 def test_particles_unrelated_to_the_model_are_refused_with_scale_and_error(tmp_path):
     path, _, _ = write_mixed(tmp_path, (60,), ((40, 3.0),), noise=SIGMA, factors=(0.0,))
-    with pytest.raises(FitError, match=r"do not agree with the neutral model, neither as they are nor inverted \(density scale .*, error .*\): is it the model"):
+    with pytest.raises(FitError, match=r"do not agree with the neutral model, neither as they are nor inverted \(density scale .*, error "
+                                       r".*\): is it the model"):
         calibrate(read_particles(path), NEUTRAL, 9.0, 0, 1)
 
 

@@ -51,11 +51,12 @@ def last_kernel(made):
 def model(preset="default", columns=("amplitude", "position", "width"), **settings):
     """An untrained model of 30 Gaussians, its last layer filled so that z does something."""
     rng = np.random.default_rng(0)
-    neutral = Mixture(rng.normal(0, 20, (30, 3)).astype(np.float32), rng.uniform(1, 2, 30).astype(np.float32), rng.uniform(4, 6, 30).astype(np.float32))
+    neutral = Mixture(rng.normal(0, 20, (30, 3)).astype(np.float32), rng.uniform(1, 2, 30).astype(np.float32),
+                      rng.uniform(4, 6, 30).astype(np.float32))
     likelihood = Agreement(FourierGrid.to_resolution(24, 5.0), "likelihood", 100.0, np.ones(13), 1.0)
     made = HeterogeneityModel(neutral, np.arange(30) < 20, dict(
-        dict(NETWORKS[preset], hidden=[16, 16]), columns=list(columns), smoothness=15.0, latent_dim=3, latent_noise=0.1, seed=1, symmetry="c1",
-        particles="p.star", likelihood=likelihood.state(), **settings))
+        dict(NETWORKS[preset], hidden=[16, 16]), columns=list(columns), smoothness=15.0, latent_dim=3, latent_noise=0.1, seed=1,
+        symmetry="c1", particles="p.star", likelihood=likelihood.state(), **settings))
     kernel = last_kernel(made)
     kernel.assign(rng.normal(0, 0.2, kernel.shape))
     return made

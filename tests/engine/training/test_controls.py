@@ -54,7 +54,8 @@ def test_coloured_noise_keeps_its_colour(particles, likelihood):
 
 
 def test_without_noise_a_homogeneous_image_is_the_projection_at_the_particle_s_pose(particles, likelihood):
-    quiet = type(likelihood).from_state(dict(likelihood.state(), noise_power=np.full_like(likelihood.noise_power, 1e-12).tolist(), scale=[1, 1, -2]))
+    quiet = type(likelihood).from_state(
+        dict(likelihood.state(), noise_power=np.full_like(likelihood.noise_power, 1e-12).tolist(), scale=[1, 1, -2]))
     rows, factors = [3, 200], (1, -2)
     for image, row, factor in zip(HomogeneousParticles(particles, MIXTURE, quiet, 1).read(rows), rows, factors):
         expected = factor * exact_image(particles.rotation[row], particles.shift_angst[row], 40, 3.0)
@@ -118,7 +119,8 @@ def test_controls_are_added_to_a_finished_run_which_itself_stays_as_it_is(small,
     before, weights = summary(out), (out / rundir.MODEL / "weights.npz").read_bytes()
     assert gmmhet("train", "--out", out, *flags, "--resume", "--null") == 0
     after = summary(out)
-    assert after["held_out_gain"] == before["held_out_gain"] and after["motion_rms_angst"] == pytest.approx(before["motion_rms_angst"], rel=1e-4)
+    assert after["held_out_gain"] == before["held_out_gain"]
+    assert after["motion_rms_angst"] == pytest.approx(before["motion_rms_angst"], rel=1e-4)
     assert (out / rundir.MODEL / "weights.npz").read_bytes() == weights and "null" in after and "null" not in before
 
 

@@ -94,7 +94,8 @@ def test_a_host_that_is_lost_ends_the_others_with_a_sentence(small, tmp_path, mo
     finally:
         chief.kill()
     assert chief.returncode == 1
-    assert "error: host 0 of 2 lost contact with the others: see which one stopped first, and why, then start all again with --resume" in told
+    assert ("error: host 0 of 2 lost contact with the others: see which one stopped first, and why, "
+            "then start all again with --resume") in told
 
 
 @pytest.mark.parametrize("count", [1, 2, 23, 46])

@@ -149,15 +149,15 @@ def test_symmetry_copies_stay_together_so_that_what_a_particle_s_copies_share_is
 
 
 def test_targets_that_do_not_vary_cannot_be_predicted():
-    assert predictability(np.random.default_rng(0).normal(size=(50, 1, 2)), np.full((50, 1, 1), 15000.0), 1) == dict(r2=0.0, chance=0.0, p=1.0)
+    z = np.random.default_rng(0).normal(size=(50, 1, 2))
+    assert predictability(z, np.full((50, 1, 1), 15000.0), 1) == dict(r2=0.0, chance=0.0, p=1.0)
 
 
 def posteriors(truth, information):
     """Means [n, D] and covariances [n, D, D] under a unit prior, of truth [n, D] observed with an information [n] per dimension."""
-    rng, (n, width) = np.random.default_rng(1), truth.shape
-    observed = truth + rng.normal(size=truth.shape) / np.sqrt(information)[:, None]
+    observed = truth + np.random.default_rng(1).normal(size=truth.shape) / np.sqrt(information)[:, None]
     share = information / (1 + information)
-    return share[:, None] * observed, np.eye(width) / (1 + information)[:, None, None]
+    return share[:, None] * observed, np.eye(truth.shape[1]) / (1 + information)[:, None, None]
 
 
 def seen_in(z, covariance, targets):
@@ -170,7 +170,7 @@ def test_means_that_shrink_with_defocus_predict_it_and_draws_of_their_posteriors
     rng = np.random.default_rng(0)
     defocus = rng.uniform(0.5, 3, (4000, 1))
     by_mean, by_draw = seen_in(*posteriors(rng.normal(size=(4000, 2)), 0.2 * defocus[:, 0] ** 3), defocus)
-    assert by_mean[0] > 0.15 > 0.01 > by_draw[0] and by_draw[0] <= by_draw[1] + 0.002
+    assert by_mean[0] > 0.15 and by_draw[0] < min(0.01, by_draw[1] + 0.002)
 
 
 def test_a_landscape_that_truly_depends_on_the_view_is_found_in_draws_too():
@@ -195,7 +195,8 @@ def test_a_warning_is_given_only_above_chance_and_above_what_is_tolerated():
     fine = {"defocus": dict(r2=0.04, chance=0.01, p=0.01), "viewing direction": dict(r2=0.3, chance=0.4, p=0.2)}
     assert seen_warnings(fine) == []
     told, = seen_warnings({"defocus": dict(r2=0.3, chance=-0.01, p=0.005)})
-    assert told.startswith("The latent points predict the defocus (R² 0.30 on particles left out, chance 0.00)") and "preferred orientations" in told
+    assert told.startswith("The latent points predict the defocus (R² 0.30 on particles left out, chance 0.00)")
+    assert "preferred orientations" in told
 
 
 # ---- two networks
@@ -215,7 +216,8 @@ def test_latents_that_differ_by_an_affine_map_agree_and_shuffled_ones_do_not():
     a = rng.normal(size=(1000, 2)) * (3, 1)
     b = a @ np.array([[0.2, -1.0, 0.3], [1.0, 0.5, 0.0]]) + 7
     figures, variates = latent_agreement(a, b, 1)
-    assert figures["canonical_correlations"] == pytest.approx([1, 1]) and figures["affine_r2"] == pytest.approx(1) and variates.shape == (500, 2)
+    assert figures["canonical_correlations"] == pytest.approx([1, 1]) and figures["affine_r2"] == pytest.approx(1)
+    assert variates.shape == (500, 2)
     figures, _ = latent_agreement(a, b[rng.permutation(1000)], 1)
     assert max(np.abs(figures["canonical_correlations"])) < 0.15 and figures["affine_r2"] < 0.02
 
@@ -232,7 +234,8 @@ def test_displacements_agree_by_their_direction_and_not_by_a_shift_that_all_part
     rng = np.random.default_rng(0)
     mode, amount = rng.normal(size=30), rng.normal(size=(600, 1))
     figures, each = field_agreement(amount * mode + 4, 2 * amount * mode - 1, 1)
-    assert figures["displacement_correlation"] == pytest.approx(1, abs=0.02) and abs(figures["shuffled"][0]) < 0.03 < figures["shuffled"][1] < 0.2
+    assert figures["displacement_correlation"] == pytest.approx(1, abs=0.02)
+    assert abs(figures["shuffled"][0]) < 0.03 < figures["shuffled"][1] < 0.2
     assert each.shape == (2, 600)
     figures, _ = field_agreement(amount * mode, rng.normal(size=(600, 1)) * mode, 1)
     assert abs(figures["displacement_correlation"]) < 0.1
@@ -246,19 +249,22 @@ AGREE = dict(displacement_correlation=0.8, shuffled=[0.01, 0.05])
 
 
 def test_the_verdict_names_everything_that_was_run():
-    assert verdict(SUPPORTED) == ("Heterogeneity supported: on particles that the networks never saw, the evidence over a single model is 2 nats a "
-                                  "particle (95 % interval 1.5 to 2.5).")
+    assert verdict(SUPPORTED) == ("Heterogeneity supported: on particles that the networks never saw, the evidence over a single model is "
+                                  "2 nats a particle (95 % interval 1.5 to 2.5).")
     told = verdict(dict(SUPPORTED, null=STILL, half_sets=AGREE))
     assert told.startswith("Heterogeneity supported: ") and told.endswith(
-        "; homogeneous images treated alike move by 0.02 Å (1 % of 2 Å) and gain 0 nats (-0.1 to 0.1); networks trained on the two half sets agree on "
-        "what each particle does (correlation 0.80; 0.01 between different particles).")
+        "; homogeneous images treated alike move by 0.02 Å (1 % of 2 Å) and gain 0 nats (-0.1 to 0.1); networks trained on the two half "
+        "sets agree on what each particle does (correlation 0.80; 0.01 between different particles).")
 
 
 @pytest.mark.parametrize("change, because", [
-    (dict(held_out_evidence_interval=[-0.1, 2.5], null=dict(STILL, held_out_evidence_interval=[-0.3, -0.2])), "(95 % interval -0.1 to 2.5), which does not exceed 0."),
+    (dict(held_out_evidence_interval=[-0.1, 2.5], null=dict(STILL, held_out_evidence_interval=[-0.3, -0.2])),
+     "(95 % interval -0.1 to 2.5), which does not exceed 0."),
     (dict(null=dict(STILL, share_of_motion=0.5)), "which is too close to what the particles give."),
-    (dict(null=dict(STILL, held_out_evidence_interval=[1.0, 1.6])), "gain 0 nats (1 to 1.6), which is too close to what the particles give."),
-    (dict(half_sets=dict(AGREE, displacement_correlation=0.2)), "do not agree on what each particle does (correlation 0.20; 0.01 between different particles)."),
+    (dict(null=dict(STILL, held_out_evidence_interval=[1.0, 1.6])),
+     "gain 0 nats (1 to 1.6), which is too close to what the particles give."),
+    (dict(half_sets=dict(AGREE, displacement_correlation=0.2)),
+     "do not agree on what each particle does (correlation 0.20; 0.01 between different particles)."),
 ])
 def test_one_ground_against_is_enough_and_is_the_reason_given(change, because):
     told = verdict({**SUPPORTED, "null": STILL, "half_sets": AGREE, **change})

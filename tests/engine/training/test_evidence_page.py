@@ -6,8 +6,9 @@ from matplotlib.text import Text
 from gmmhet.engine.training.evidence import verdict
 from gmmhet.engine.training.evidence_page import Page, evidence_figure
 
-FOUND = dict(particles=1000, held_out=100, seed=1, best_epoch=2, held_out_evidence=2.0, held_out_evidence_interval=[1.5, 2.5], landscape_weight=0.93,
-             motion_rms_angst=2.0, predicts={"viewing direction": dict(r2=0.3, chance=0.01, p=0.005), "defocus": dict(r2=-0.01, chance=0.002, p=0.4)})
+FOUND = dict(particles=1000, held_out=100, seed=1, best_epoch=2, held_out_evidence=2.0, held_out_evidence_interval=[1.5, 2.5],
+             landscape_weight=0.93, motion_rms_angst=2.0,
+             predicts={"viewing direction": dict(r2=0.3, chance=0.01, p=0.005), "defocus": dict(r2=-0.01, chance=0.002, p=0.4)})
 NULL = dict(held_out_evidence=0.0, held_out_evidence_interval=[-0.1, 0.1], motion_rms_angst=0.02, share_of_motion=0.01)
 HALVES = dict(displacement_correlation=0.8, shuffled=[0.01, 0.05])
 
@@ -27,8 +28,9 @@ def words(found, page):
 
 def test_the_page_says_the_verdict_and_the_figures_of_every_control(page):
     told = words(dict(FOUND, null=NULL, half_sets=HALVES), page)
-    for expected in ("Heterogeneity supported", "mean 2 nats\n1.5 to 2.5 (95 %)", "weight of the landscape 0.93", "R² 0.300; chance reaches 0.010",
-                     "R² 0.000; chance reaches 0.002", "0.02 Å: 1 % of that", "same particle: 0.80", "1,000 particles, 100 of them held out"):
+    for expected in ("Heterogeneity supported", "mean 2 nats\n1.5 to 2.5 (95 %)", "weight of the landscape 0.93",
+                     "R² 0.300; chance reaches 0.010", "R² 0.000; chance reaches 0.002", "0.02 Å: 1 % of that", "same particle: 0.80",
+                     "1,000 particles, 100 of them held out"):
         assert expected in told
     assert "not run" not in told
 

@@ -68,7 +68,8 @@ def data(tmp_path_factory):
 
 def fit(folder, **flags):
     """Exit status of a quick fit."""
-    return gmmhet("fit", "--out", folder, "--steps", 100, *[word for name, value in flags.items() for word in ("--" + name.replace("_", "-"), value)])
+    return gmmhet("fit", "--out", folder, "--steps", 100,
+                  *[word for name, value in flags.items() for word in ("--" + name.replace("_", "-"), value)])
 
 
 def found(folder):

@@ -26,7 +26,8 @@ def folder(tmp_path_factory):
     write_map(str(folder / "map.mrc"), render(truth, 45, 3.0), 3.0)
     assert gmmhet("fit", "--out", folder / "fit", "--map", folder / "map.mrc", "--n-gaussians", 30, "--steps", 60) == 0
     flags = [word for name, value in QUICK.items() for word in ("--" + name.replace("_", "-"), value)]
-    assert gmmhet("train", "--out", folder / "train", "--particles", folder / "particles.star", "--gmm", folder / "fit", "--min-resolution", 60, *flags) == 0
+    assert gmmhet("train", "--out", folder / "train", "--particles", folder / "particles.star", "--gmm", folder / "fit",
+                  "--min-resolution", 60, *flags) == 0
     return folder
 
 
@@ -53,7 +54,8 @@ def test_every_group_agrees_with_the_neutral_model(folder):
 def test_poses_of_one_group_alone_are_refined_at_the_model_s_sampling_and_written_with_its_own(folder, tmp_path):
     read_particles(str(folder / "particles.star")).select(np.arange(100, 130)).write_star(str(tmp_path / "some.star"))
     assert read_particles(str(tmp_path / "some.star")).box == 64
-    assert gmmhet("refine", "--out", tmp_path / "out", "--particles", tmp_path / "some.star", "--model", folder / "train", "--steps", 2) == 0
+    assert gmmhet("refine", "--out", tmp_path / "out", "--particles", tmp_path / "some.star", "--model", folder / "train",
+                  "--steps", 2) == 0
     tables = starfile.read(tmp_path / "out" / rundir.STAR)
     assert set(tables["particles"].rlnOpticsGroup) == {2} and list(tables["optics"].rlnImagePixelSize) == [3, 2, 4]
     assert json.load(open(tmp_path / "out" / rundir.SUMMARY))["shift_change_rms_angst"] < 3
@@ -71,6 +73,7 @@ def test_with_the_model_groups_of_opposite_contrast_add_up_in_a_reconstruction_i
     (tmp_path / "ids.txt").write_text("\n".join(str(i) for i in range(1, 161)))
     agreement = {}
     for name, flags in (("with", ["--model", folder / "train"]), ("without", [])):
-        assert gmmhet("reconstruct", "--out", tmp_path / name, "--particles", folder / "particles.star", "--ids", tmp_path / "ids.txt", *flags) == 0
+        assert gmmhet("reconstruct", "--out", tmp_path / name, "--particles", folder / "particles.star", "--ids", tmp_path / "ids.txt",
+                      *flags) == 0
         agreement[name] = fsc_curve(read_map(str(tmp_path / name / rundir.MAP))[0], read_map(str(folder / "map.mrc"))[0])[1:7]
     assert agreement["with"].min() > 0.9 and agreement["without"].max() < 0.5

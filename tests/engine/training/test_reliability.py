@@ -17,7 +17,8 @@ from gmmhet.engine.training.checkpoint import load_checkpoint, save_checkpoint
 
 def bench(name, *arguments):
     """Output of a program in bench/."""
-    done = subprocess.run([sys.executable, os.path.join(ROOT, "bench", name), *map(str, arguments)], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, os.path.join(ROOT, "bench", name), *map(str, arguments)], capture_output=True, text=True,
+                          check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -42,9 +43,10 @@ def test_a_disk_that_is_full_leaves_the_last_checkpoint_and_says_so(tmp_path):
     save_checkpoint(path, dict(model=values), dict(epoch=1))
     again = ("import sys, numpy; from gmmhet.engine.training.checkpoint import save_checkpoint; "
              "save_checkpoint(sys.argv[1], dict(model=[numpy.arange(1000.0)]), dict(epoch=2))")
-    done = subprocess.run([sys.executable, "-c", again, path], env=dict(os.environ, PYTHONPATH=ROOT), capture_output=True, text=True, check=False,
-                          preexec_fn=small_files(1000))
-    assert ("'%s' cannot be written: File too large. The run is kept as it was before: make room and continue it with --resume" % path) in done.stderr
+    done = subprocess.run([sys.executable, "-c", again, path], env=dict(os.environ, PYTHONPATH=ROOT), capture_output=True, text=True,
+                          check=False, preexec_fn=small_files(1000))
+    assert ("'%s' cannot be written: File too large. The run is kept as it was before: "
+            "make room and continue it with --resume" % path) in done.stderr
     assert os.listdir(tmp_path) == ["checkpoint.npz"]
     state, kept = load_checkpoint(path, dict(model=None))
     assert state == dict(epoch=1)
@@ -62,8 +64,8 @@ def test_a_run_that_finds_the_disk_full_goes_on_when_there_is_room(small, small_
 
 
 @pytest.mark.parametrize("damage,message", [("cut short", "ended at image"), ("removed", "")])
-def test_a_stack_that_is_damaged_during_a_run_stops_it_with_a_sentence_and_it_goes_on_when_it_is_back(small, small_run, tmp_path, capsys, monkeypatch,
-                                                                                                      damage, message):
+def test_a_stack_that_is_damaged_during_a_run_stops_it_with_a_sentence_and_it_goes_on_when_it_is_back(
+        small, small_run, tmp_path, capsys, monkeypatch, damage, message):
     shutil.copytree(small / "set", tmp_path / "set")
     stack, out = tmp_path / "set" / rundir.STACK, tmp_path / "out"
     flags, batch, calls = ["--particles", tmp_path / "set" / rundir.STAR, *training(small, **QUICK)[2:]], Items.batch, []

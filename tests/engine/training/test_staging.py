@@ -1,4 +1,4 @@
-"""Staged training: amplitudes first, then the motion of one domain in the particles that have it, on top of the first stage's conformations."""
+"""Staged training: amplitudes first, then the motion of one domain in the particles that have it, on top of the first conformations."""
 import json
 import re
 
@@ -31,14 +31,16 @@ def summary(folder):
 
 def neutral_mixture(count=40):
     rng = np.random.default_rng(0)
-    return Mixture(rng.normal(0, 20, (count, 3)).astype(np.float32), rng.uniform(1, 2, count).astype(np.float32), rng.uniform(4, 6, count).astype(np.float32))
+    return Mixture(rng.normal(0, 20, (count, 3)).astype(np.float32), rng.uniform(1, 2, count).astype(np.float32),
+                   rng.uniform(4, 6, count).astype(np.float32))
 
 
 def stage(neutral, columns, free, latent_dim, earlier=None, seed=1):
     """A model whose decoder does something."""
     likelihood = Agreement(FourierGrid.to_resolution(24, 5.0), "likelihood", 100.0, np.ones(13), 1.0)
-    made = HeterogeneityModel(neutral, free, dict(NETWORKS["default"], hidden=[16, 16], columns=list(columns), smoothness=15.0, latent_dim=latent_dim,
-                                                  latent_noise=0.1, seed=seed, symmetry="c1", particles="p.star", likelihood=likelihood.state()), earlier)
+    settings = dict(NETWORKS["default"], hidden=[16, 16], columns=list(columns), smoothness=15.0, latent_dim=latent_dim, latent_noise=0.1,
+                    seed=seed, symmetry="c1", particles="p.star", likelihood=likelihood.state())
+    made = HeterogeneityModel(neutral, free, settings, earlier)
     kernel = [v for v in made.decoder.trainable_variables if len(v.shape) == 2][-1]
     kernel.assign(np.random.default_rng(seed).normal(0, 0.2, kernel.shape))
     return made
@@ -64,7 +66,8 @@ def test_displacements_of_stages_add_and_odds_of_amplitudes_and_widths_multiply(
     def odds(a):
         return np.asarray(a) / (ceiling - np.asarray(a))
     np.testing.assert_allclose(both[0] - neutral.centers, one[0] + two[0] - 2 * neutral.centers, atol=1e-4)
-    np.testing.assert_allclose(odds(both[1]) / odds(neutral.amplitudes), odds(one[1]) * odds(two[1]) / odds(neutral.amplitudes) ** 2, rtol=1e-3)
+    np.testing.assert_allclose(odds(both[1]) / odds(neutral.amplitudes), odds(one[1]) * odds(two[1]) / odds(neutral.amplitudes) ** 2,
+                               rtol=1e-3)
     np.testing.assert_allclose(both[2] * neutral.widths, one[2] * two[2], rtol=1e-4)
 
 
@@ -92,7 +95,8 @@ def test_where_nothing_moves_or_all_may_every_gaussian_keeps_its_own_amplitude(c
 
 def test_z_is_the_earlier_stages_latent_point_and_the_own_one_side_by_side(staged):
     assert (staged.latent_dim, staged.given_dim, staged.own_dim) == (5, 3, 2)
-    assert [s["latent_dimensions"] for s in staged.stages] == [[1, 3], [4, 5]] and [s["vary"] for s in staged.stages] == [["amplitude"], ["position"]]
+    assert [s["latent_dimensions"] for s in staged.stages] == [[1, 3], [4, 5]]
+    assert [s["vary"] for s in staged.stages] == [["amplitude"], ["position"]]
     z = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
     centers, amplitudes, _ = staged.decode(z)
     np.testing.assert_allclose(amplitudes[:, 15:], staged.earlier.decode(z[:, :3])[1][:, 15:], rtol=1e-6)
@@ -124,7 +128,7 @@ def test_training_a_further_stage_leaves_the_earlier_one_alone(staged):
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory):
-    """900 particles, of which some lack the arm that turns and others another part: set/, fit/, one/ (amplitudes) and ids.txt (those with the arm)."""
+    """900 particles, some without the arm that turns, some without another part: set/, fit/, one/ (amplitudes), ids.txt (with the arm)."""
     folder = simulated(tmp_path_factory.mktemp("mixed"), "mixed", 900, 0.3)
     assert gmmhet("train", "--out", folder / "one", *training(folder, vary="amplitude", epochs=12)) == 0
     with np.load(folder / "set" / rundir.TRUTH) as truth:
@@ -134,7 +138,8 @@ def mixed(tmp_path_factory):
 
 def second(mixed, **flags):
     """Flags of the second stage."""
-    return training(mixed, **{**dict(vary="position", region=ARM, latent_dim=2, ids=mixed / "ids.txt", continue_from=mixed / "one"), **flags})
+    own = dict(vary="position", region=ARM, latent_dim=2, ids=mixed / "ids.txt", continue_from=mixed / "one")
+    return training(mixed, **{**own, **flags})
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +162,8 @@ def test_the_first_stage_finds_the_states_and_the_second_the_angle_of_those_that
 
 def test_a_second_stage_keeps_each_particle_s_first_latent_point_by_its_id_and_adds_its_own(mixed, two):
     one, then = latents(mixed / "one"), latents(two)
-    assert then["id"].tolist() == np.loadtxt(mixed / "ids.txt", dtype=int).tolist() and then["z"].shape == then["z_std"].shape == (len(then["id"]), 6)
+    assert then["id"].tolist() == np.loadtxt(mixed / "ids.txt", dtype=int).tolist()
+    assert then["z"].shape == then["z_std"].shape == (len(then["id"]), 6)
     rows = np.searchsorted(one["id"], then["id"])
     np.testing.assert_array_equal(then["z"][:, :4], one["z"][rows])
     np.testing.assert_allclose(then["z_std"][:, :4], one["z_std"][rows], rtol=1e-6)
@@ -168,13 +174,15 @@ def test_a_second_stage_keeps_each_particle_s_first_latent_point_by_its_id_and_a
 def test_the_summary_says_which_dimensions_belong_to_which_stage_and_what_the_evidence_is_over(mixed, two):
     found = summary(two)
     assert [(s["vary"], s["latent_dimensions"]) for s in found["stages"]] == [(["amplitude"], [1, 4]), (["position"], [5, 6])]
-    assert found["verdict"].startswith("Heterogeneity supported: ") and "the evidence over the conformations of the earlier stage with the moving part at rest is" in found["verdict"]
+    assert found["verdict"].startswith("Heterogeneity supported: ")
+    assert "the evidence over the conformations of the earlier stage with the moving part at rest is" in found["verdict"]
     assert "stages" not in summary(mixed / "one") and "the evidence over a single model" in summary(mixed / "one")["verdict"]
     assert "other --vary and --region and --latent-dim" in (two / rundir.LOG).read_text()
 
 
 def test_all_that_reads_a_trained_model_reads_a_staged_one(mixed, two, tmp_path):
-    assert gmmhet("analyze", "--out", tmp_path / "a", "--model", two, "--clusters", 2, "--points", 2, "--motion-region", ARM, "--line", "motion1") == 0
+    assert gmmhet("analyze", "--out", tmp_path / "a", "--model", two, "--clusters", 2, "--points", 2, "--motion-region", ARM,
+                  "--line", "motion1") == 0
     (tmp_path / "z.txt").write_text("0 0 0 0 1 0\n")
     assert gmmhet("decode", "--out", tmp_path / "d", "--model", two, "--z", tmp_path / "z.txt") == 0
     assert gmmhet("reconstruct", "--out", tmp_path / "r", "--model", two, "--near", "0,0,0,0,1,0", "--k", 100) == 0
@@ -214,7 +222,8 @@ def test_a_second_stage_paused_and_resumed_ends_like_an_uninterrupted_one(mixed,
 
 @pytest.mark.parametrize("lines,flags,says", [
     ("1\n2\n99999\n", {}, "1 ids are not in "),
-    ("1 0\n2 1\n3 2\n", {}, "names symmetry copies ('2 1'), but training takes every particle at all of its orientations: leave the second column out"),
+    ("1 0\n2 1\n3 2\n", {},
+     "names symmetry copies ('2 1'), but training takes every particle at all of its orientations: leave the second column out"),
     ("one\n", {}, "must hold one whole number per line"),
     ("", {}, "holds no ids: expected one particle id"),
     ("1\n2\n3\n", {}, "3 particles; at least 10 are needed to train")])
@@ -242,7 +251,9 @@ def test_another_neutral_model_symmetry_or_network_is_refused(mixed, tmp_path, c
     assert gmmhet("fit", "--out", tmp_path / "fit", "--map", mixed / "set" / "map.mrc", "--n-gaussians", 60, "--steps", 20) == 0
     for flags, says in ((dict(gmm=tmp_path / "fit"), "stands on another neutral model than --gmm"),
                         (dict(symmetry="c2"), "was trained with --symmetry c1, this run has c2: give the same"),
-                        (dict(vary="amplitude", region="", latent_dim=4, smoothness=20), "was trained with --smoothness 12.0, this run has 20.0: give the same"),
-                        (dict(vary="amplitude", region="", latent_dim=4, preset="paper", smoothness=12.0), "was trained with --preset (hidden layers)")):
+                        (dict(vary="amplitude", region="", latent_dim=4, smoothness=20),
+                         "was trained with --smoothness 12.0, this run has 20.0: give the same"),
+                        (dict(vary="amplitude", region="", latent_dim=4, preset="paper", smoothness=12.0),
+                         "was trained with --preset (hidden layers)")):
         assert gmmhet("train", "--out", tmp_path / "out", *second(mixed, **flags)) == 2
         assert says in capsys.readouterr().err and not (tmp_path / "out").exists()

@@ -128,7 +128,8 @@ def test_a_killed_run_resumes_and_ends_like_an_uninterrupted_one(small, tmp_path
 
 
 def test_a_run_continues_from_the_networks_of_an_earlier_one(small, small_run, tmp_path):
-    assert gmmhet("train", "--out", tmp_path / "out", *training(small, epochs=1, latent_steps=1, latent_dim=2, learning_rate=1e-7, continue_from=small_run)) == 0
+    assert gmmhet("train", "--out", tmp_path / "out",
+                  *training(small, epochs=1, latent_steps=1, latent_dim=2, learning_rate=1e-7, continue_from=small_run)) == 0
     z = np.random.default_rng(0).normal(size=(3, 2))
     for a, b in zip(load_model(str(small_run)).decode(z), load_model(str(tmp_path / "out")).decode(z)):
         np.testing.assert_allclose(a, b, atol=1e-2)
@@ -138,15 +139,18 @@ def test_a_run_continues_from_the_networks_of_an_earlier_one(small, small_run, t
 
 @pytest.mark.parametrize("vary", ["amplitude", "position,width"])
 def test_only_the_columns_asked_for_vary(small, tmp_path, vary):
-    assert gmmhet("train", "--out", tmp_path / "out", *training(small, epochs=1, latent_steps=1, latent_dim=2, vary=vary, learning_rate=0.01)) == 0
+    assert gmmhet("train", "--out", tmp_path / "out",
+                  *training(small, epochs=1, latent_steps=1, latent_dim=2, vary=vary, learning_rate=0.01)) == 0
     model = load_model(str(tmp_path / "out"))
     found = model.decode(np.random.default_rng(0).normal(size=(5, 2)))
-    for name, part, expected in zip(("position", "amplitude", "width"), found, (model.neutral.centers, model.neutral.amplitudes, model.neutral.widths)):
+    for name, part, expected in zip(("position", "amplitude", "width"), found,
+                                    (model.neutral.centers, model.neutral.amplitudes, model.neutral.widths)):
         assert np.array_equal(part, np.broadcast_to(expected, part.shape)) == (name not in vary)
 
 
 def test_only_the_region_asked_for_varies_and_the_ring_correlation_trains_too(small, tmp_path):
-    assert gmmhet("train", "--out", tmp_path / "out", *training(small, epochs=1, latent_steps=1, latent_dim=2, region="sphere:17,0,41,25", objective="frc", learning_rate=0.01)) == 0
+    assert gmmhet("train", "--out", tmp_path / "out", *training(small, epochs=1, latent_steps=1, latent_dim=2, region="sphere:17,0,41,25",
+                                                                objective="frc", learning_rate=0.01)) == 0
     model = load_model(str(tmp_path / "out"))
     inside = np.linalg.norm(model.neutral.centers - [17, 0, 41], axis=1) <= 25
     np.testing.assert_array_equal(model.free, inside)
