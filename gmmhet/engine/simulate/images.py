@@ -48,8 +48,8 @@ def noisy_images(phantom, coordinates, rotation, shift_angst, ctf, box, pixel_si
     rng = np.random.default_rng([seed, 2])
 
     def clean(chunk):
-        parts = (part[chunk] for part in (coordinates, rotation, shift_angst, ctf))
-        return inverse_transform(clean_chunk(phantom, *parts, grid), grid).numpy()
+        projected = clean_chunk(phantom, coordinates[chunk], rotation[chunk], shift_angst[chunk], ctf[chunk], grid)
+        return inverse_transform(projected, grid).numpy()
 
     n = len(coordinates)
     first = np.concatenate([clean(slice(i, min(i + CHUNK, n))) for i in range(0, min(256, n), CHUNK)])
