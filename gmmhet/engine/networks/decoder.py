@@ -4,9 +4,12 @@ import tensorflow as tf
 from sklearn.cluster import KMeans
 
 from gmmhet.engine.config import COLUMNS
+from gmmhet.engine.imaging.pose_change import small_rotation
 
 #: typical size of one unit of network output: relative amplitude (logit), Å, log-width
 POSITION_UNIT_ANGST, WIDTH_UNIT = 5.0, 0.2
+#: a rigid motion is fitted in so many steps, to what follows it within this distance (Å); Å^2 added to the moments of inertia
+RIGID_STEPS, RIGID_ANGST, LEAST_INERTIA = 3, 0.5, 1e-3
 
 
 def anchor_weights(centers, smoothness_angst, seed=0):
@@ -42,11 +45,13 @@ class Deformation:
     free : bool array [N].
     columns : tuple of COLUMNS that may vary.
     smoothness_angst : float, see `anchor_weights`.
+    at_rest : bool, whether the rigid motion of most of the mass is taken out of every displacement (`brought_to_rest`): where poses are found along with
+        conformations, the two would else share it in any proportion.
     """
 
-    def __init__(self, neutral, free, columns, smoothness_angst):
+    def __init__(self, neutral, free, columns, smoothness_angst, at_rest=False):
         self.columns = tuple(c for c in COLUMNS if c in columns)
-        self.free = np.asarray(free, bool)
+        self.free, self.at_rest = np.asarray(free, bool), at_rest
         self.reach_angst = 0.5 * neutral.radius_angst
         inner = anchor_weights(neutral.centers[self.free], smoothness_angst)
         weights = np.zeros((len(neutral), inner.shape[1]), np.float32)
@@ -94,7 +99,8 @@ class Deformation:
         centers, amplitudes, widths = start or (self._centers[None] * ones[..., None], self._amplitudes * ones, self._widths)
         if "position" in parts:
             moved = tf.einsum("nm,bmc->bnc", self.weights, tf.reshape(parts["position"], [batch, self.anchors, 3]))
-            centers += self.reach_angst * tf.tanh(moved * (POSITION_UNIT_ANGST / self.reach_angst))
+            moved = self.reach_angst * tf.tanh(moved * (POSITION_UNIT_ANGST / self.reach_angst))
+            centers += brought_to_rest(self._centers, moved, self._amplitudes) if self.at_rest else moved
         if "amplitude" in parts:
             change = tf.matmul(parts["amplitude"], self.weights, transpose_b=True)
             share = tf.clip_by_value(amplitudes / self._ceiling, 1e-4, 1 - 1e-4)
@@ -103,6 +109,31 @@ class Deformation:
             change = WIDTH_UNIT * tf.matmul(parts["width"], self.weights, transpose_b=True)
             widths *= ones * tf.exp(0.5 * tf.tanh(2.0 * change))
         return centers, amplitudes, widths
+
+
+@tf.function(reduce_retracing=True, autograph=False)
+def brought_to_rest(centers, moved, mass):
+    """Displacements [B, N, 3] without the rigid motion that most of the mass makes.
+
+    Shift and rotation are fitted by iteratively reweighted least squares with the weights of a Cauchy distribution, from rest: a domain that moves by
+    itself leaves the rest where it is, and a motion of everything is found whole. Differentiable, the weights being held fixed.
+
+    Parameters
+    ----------
+    centers : [N, 3] Å; moved : [B, N, 3], their displacements, Å; mass : [N].
+    """
+    rest = moved
+    for _ in range(RIGID_STEPS):
+        weight = tf.stop_gradient(mass / (tf.reduce_sum(rest**2, 2) + RIGID_ANGST**2))
+        weight /= tf.reduce_sum(weight, 1, keepdims=True)
+        middle, shift = tf.matmul(weight, centers), tf.linalg.matvec(rest, weight, transpose_a=True)
+        arm = centers - middle[:, None]
+        spread = tf.matmul(arm * weight[..., None], arm, transpose_a=True)
+        inertia = tf.linalg.trace(spread)[:, None, None] * tf.eye(3) - spread
+        torque = tf.reduce_sum(weight[..., None] * tf.linalg.cross(arm, rest - shift[:, None]), 1)
+        turn = tf.linalg.solve(inertia + LEAST_INERTIA * tf.eye(3), torque[..., None])[..., 0]
+        rest = tf.matmul(arm + rest - shift[:, None], small_rotation(turn)) - arm     # rows times R: turned back
+    return rest
 
 
 def _logistic_change(share, change):

@@ -6,34 +6,25 @@ import tensorflow as tf
 
 from gmmhet.engine import rundir
 from gmmhet.engine.config import ConfigError, required
-from gmmhet.engine.imaging.pose import angular_distance_deg, rotation_from_vector
+from gmmhet.engine.imaging.pose import angular_distance_deg
+from gmmhet.engine.imaging.pose_change import changed, changed_exactly, difference_steps
 from gmmhet.engine.imaging.projection import place, project
 from gmmhet.engine.io.particles import read_particles
 from gmmhet.engine.log import log, progress
 from gmmhet.engine.reconstruction.selection import of_training
-from gmmhet.engine.training.batches import Items, prefetched
+from gmmhet.engine.training.batches import Items, by_item, prefetched
 from gmmhet.engine.training.gauss_newton import refine
 from gmmhet.engine.training.model import load_model
 
 
-def small_rotation(vectors):
-    """Rotation matrices of rotation vectors [B, 3] in radians, differentiable (Rodrigues' formula)."""
-    x, y, z = tf.unstack(vectors, axis=1)
-    zero = tf.zeros_like(x)
-    cross = tf.stack([tf.stack([zero, -z, y], 1), tf.stack([z, zero, -x], 1), tf.stack([-y, x, zero], 1)], 1)
-    square = tf.reduce_sum(vectors**2, 1)[:, None, None] + 1e-12
-    angle = tf.sqrt(square)
-    return tf.eye(3) + tf.sin(angle) / angle * cross + (1 - tf.cos(angle)) / square * tf.matmul(cross, cross)
-
-
 def refine_poses(model, items, z, sigma_angle_deg, sigma_shift_angst, steps, batch_size):
-    """Posterior mode of a small rotation (in the image's frame) and a shift for every item.
+    """Posterior mode of a small rotation (in the image's frame) and a shift for every particle.
 
     Parameters
     ----------
     model : HeterogeneityModel.
-    items : Items, one per particle.
-    z : array [n, D], latent points.
+    items : Items, with the model's symmetry.
+    z : array [n_items, D], latent points.
     sigma_angle_deg, sigma_shift_angst : standard deviations of the prior about the given poses.
 
     Returns
@@ -44,17 +35,16 @@ def refine_poses(model, items, z, sigma_angle_deg, sigma_shift_angst, steps, bat
     root_weight = tf.constant(np.sqrt(grid.weight))
     sigma = np.array([np.radians(sigma_angle_deg)] * 3 + [sigma_shift_angst] * 2, np.float32)
     precision = tf.constant(np.diag(sigma**-2.0).astype(np.float32))
-    scale = tf.constant(np.array([2e-3] * 3 + [0.05 * grid.pixel_size] * 2, np.float32))
+    scale = tf.constant(difference_steps(grid.pixel_size))
 
     @tf.function(reduce_retracing=True, autograph=False)
     def solve(images, rotation, shift, ctf, points):
         data, transfer = likelihood.observe(images, ctf)
-        centers, amplitudes, widths = model.mixture(points)
+        centers, amplitudes, widths = model.assembled(model.mixture(by_item(points)))
         count = tf.shape(images)[0]
 
         def residual(x):
-            turned = tf.matmul(small_rotation(x[:, :3]), rotation)
-            image = transfer * project(place(centers, turned, shift + x[:, 3:]), amplitudes, widths, grid)
+            image = transfer * project(place(centers, *changed(rotation, shift, x)), amplitudes, widths, grid)
             return tf.reshape(root_weight * (image - data), [count, 2 * grid.shape[0] * grid.shape[1]])
 
         start = tf.zeros([count, 5])
@@ -63,14 +53,13 @@ def refine_poses(model, items, z, sigma_angle_deg, sigma_shift_angst, steps, bat
         return x, before - after
 
     changes, gains = [], []
-    batches = prefetched(items, np.arange(len(items)), batch_size, np.asarray(z, np.float32))
-    for _, batch in progress(batches, -(-len(items) // batch_size), "poses"):
+    count = len(items.particles)
+    batches = prefetched(items, np.arange(count), batch_size, np.asarray(z, np.float32))
+    for _, batch in progress(batches, -(-count // batch_size), "poses"):
         x, gain = solve(*batch)
         changes.append(x.numpy())
         gains.append(gain.numpy())
-    changes = np.concatenate(changes)
-    rotation = rotation_from_vector(changes[:, :3]) @ items.particles.rotation.astype(np.float64)
-    return rotation, items.particles.shift_angst + changes[:, 3:], np.concatenate(gains)
+    return (*changed_exactly(items.particles.rotation, items.particles.shift_angst, np.concatenate(changes)), np.concatenate(gains))
 
 
 def refine_stage(config, run):
@@ -88,7 +77,7 @@ def refine_stage(config, run):
             particles.path, particles.box, particles.pixel_size, model.box, model.pixel_size))
     z = _latents_of(config.model, particles, model)
     run.create()
-    rotation, shift, gain = refine_poses(model, Items(particles), z, config.sigma_angle, config.sigma_shift, config.steps, config.batch_size)
+    rotation, shift, gain = refine_poses(model, Items(particles, model.symmetry), z, config.sigma_angle, config.sigma_shift, config.steps, config.batch_size)
     angle = angular_distance_deg(particles.rotation.astype(np.float64), rotation)
     moved = np.linalg.norm(shift - particles.shift_angst, axis=1)
     particles.with_poses(rotation, shift).write_star(run(rundir.STAR))
@@ -104,14 +93,12 @@ def _rms(values):
 
 
 def _latents_of(folder, particles, model):
-    """Latent point of every particle, joined by id; refuses particles the model has none for, and symmetric models."""
-    if model.symmetry != "c1":
-        raise ConfigError("--model %s was trained with symmetry %s: one particle then has several latent points, and its pose cannot be refined "
-                          "against one of them" % (folder, model.symmetry))
+    """Latent points of all copies of every particle [n * copies, D], joined by id; refuses particles the model has none for."""
     with np.load(os.path.join(folder, rundir.LATENTS)) as data:
-        known = dict(zip(data["id"].tolist(), data["z"]))
+        order = np.lexsort((data["copy"], data["id"]))
+        known = dict(zip(data["id"][order][::model.copies].tolist(), data["z"][order].reshape(-1, model.copies, data["z"].shape[1])))
     missing = [i for i in particles.ids.tolist() if i not in known]
     if missing:
         raise ConfigError("%d of %d particles have no latent point in %s, the first is id %d: give the particles it was trained on, or fewer" % (
             len(missing), len(particles), folder, missing[0]))
-    return np.stack([known[i] for i in particles.ids.tolist()])
+    return np.concatenate([known[i] for i in particles.ids.tolist()])

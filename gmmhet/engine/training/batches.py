@@ -1,7 +1,8 @@
-"""Items (a particle at one of its symmetry-related orientations) and the batches that stream through the networks."""
+"""Items (a particle at one of its symmetry-related orientations) and the batches of particles that stream through the networks."""
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import tensorflow as tf
 
 from gmmhet.engine.imaging.pose import symmetry_matrices
 
@@ -16,15 +17,16 @@ class Items:
 
     Attributes
     ----------
+    copies : int, items a particle; they follow one another.
     row, copy : int arrays [n_items], the particle's row and the symmetry copy of each item.
     """
 
     def __init__(self, particles, symmetry="c1"):
         self.particles = particles
         self._symmetry = symmetry_matrices(symmetry).astype(np.float32)
-        copies = len(self._symmetry)
-        self.row = np.repeat(np.arange(len(particles)), copies)
-        self.copy = np.tile(np.arange(copies), len(particles))
+        self.copies = len(self._symmetry)
+        self.row = np.repeat(np.arange(len(particles)), self.copies)
+        self.copy = np.tile(np.arange(self.copies), len(particles))
 
     def __len__(self):
         return len(self.row)
@@ -34,10 +36,14 @@ class Items:
         """Particle id of every item."""
         return self.particles.ids[self.row]
 
-    def batch(self, chosen):
-        """Images [B, L, L], rotations [B, 3, 3], shifts [B, 2] Å and CTF parameters [B, 11] of the chosen items."""
-        row = self.row[chosen]
-        return self.particles.read(row), self.rotation(chosen), self.particles.shift_angst[row], self.particles.ctf[row]
+    def batch(self, rows):
+        """Images [B, L, L], rotations [B, 3, 3], shifts [B, 2] Å and CTF parameters [B, 11] of particles."""
+        particles = self.particles
+        return particles.read(rows), particles.rotation[rows], particles.shift_angst[rows], particles.ctf[rows]
+
+    def of(self, rows):
+        """Numbers of the items of particles, [B, copies]."""
+        return np.asarray(rows)[:, None] * self.copies + np.arange(self.copies)
 
     def rotation(self, chosen):
         """Rotations [B, 3, 3] of the chosen items."""
@@ -45,18 +51,20 @@ class Items:
 
 
 def prefetched(items, order, batch_size, features=None, own=lambda rows, size: rows):
-    """Batches of items in the given order, the next one read while this one is used.
+    """Batches of particles in the given order of rows, the next one read while this one is used.
 
-    `own` gives the part of the chosen items that this process reads (see `Devices.own`).
+    `own` gives the part of the chosen rows that this process reads (see `Devices.own`).
 
     Yields
     ------
-    chosen, (images, rotation, shift, ctf[, features])
+    chosen, (images, rotation, shift, ctf[, features [B, copies, F]])
     """
     def read(chosen):
         mine = own(chosen, batch_size)
         batch = items.batch(mine)
-        return chosen, batch if features is None else batch + (features[mine],)
+        if features is not None:
+            batch += (features[items.of(mine).ravel()].reshape(len(mine), items.copies, -1),)
+        return chosen, batch
 
     chunks = [order[i:i + batch_size] for i in range(0, len(order), batch_size)]
     if not chunks:
@@ -68,3 +76,8 @@ def prefetched(items, order, batch_size, features=None, own=lambda rows, size: r
             if following is not None:
                 ahead = pool.submit(read, following)
             yield current
+
+
+def by_item(values):
+    """[B, copies, ...] to [B * copies, ...]."""
+    return tf.reshape(values, [-1 if values.shape[0] is None else values.shape[0] * values.shape[1], *values.shape[2:]])

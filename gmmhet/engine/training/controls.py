@@ -55,7 +55,7 @@ def null_control(trained, particles, seed, repeat):
     """
     log.info("null control: the same on homogeneous images, in %s", rundir.NULL)
     model = trained.trainer.model
-    found = repeat(rundir.NULL, HomogeneousParticles(particles, trained.single_model(), model.likelihood, seed))
+    found = repeat(rundir.NULL, HomogeneousParticles(particles, trained.single_model(), model.likelihood, seed, trained.trainer.poses))
     real = trained.summary["motion_rms_angst"]
     moves = "position" in model.settings["columns"] and real > STILL_ANGST
     control = dict({name: found[name] for name in ("held_out_evidence", "held_out_evidence_interval", "motion_rms_angst")},
@@ -125,7 +125,8 @@ def latent_points(model, folder, items, config, devices, batch_size=64):
     given, _ = Beginning(model.earlier, folder=config.continue_from).given(items)
     gradients = devices.compiled(gradient_function(agreement, model))
     features = np.concatenate([gradients(len(chosen), *batch)[0].numpy() for chosen, batch in prefetched(
-        items, np.arange(len(items)), batch_size, given, devices.own)])
+        items, np.arange(len(items.particles)), batch_size, given, devices.own)])
+    features = features.reshape(len(items), -1)
     prior = unit_prior(model.own_dim)
     if not model.settings["variational"]:
         with np.load(os.path.join(folder, rundir.LATENTS)) as data:

@@ -106,15 +106,25 @@ class Devices:
         -------
         callable: size of the whole batch, arrays of this process's rows -> results of the whole batch.
         """
-        import tensorflow as tf
-
-        @tf.function(reduce_retracing=True, autograph=False)
-        def shared(*batch):
-            return self.whole(self.each(function, batch))
+        shared = self.for_all_sizes(lambda *batch: self.whole(self.each(function, batch)))
 
         def call(count, *batch):
             results = shared(*self.spread(batch))
             return results if self.replicas == 1 else tuple(r[:count] for r in results)
+        return call
+
+    def for_all_sizes(self, function):
+        """`function` of tensors [B, ...] and numbers, compiled when it is first called, once for batches of whatever size B where one device computes."""
+        import tensorflow as tf
+        if self.replicas > 1:
+            return tf.function(function, reduce_retracing=True, autograph=False)
+        compiled: list = []
+
+        def call(*arrays):
+            if not compiled:
+                signature = [tf.TensorSpec([None, *a.shape[1:]] if len(a.shape) else [], a.dtype) for a in arrays]
+                compiled.append(tf.function(function, input_signature=signature, autograph=False))
+            return compiled[0](*arrays)
         return call
 
     @cached_property

@@ -12,23 +12,29 @@ import tensorflow as tf
 from gmmhet.engine import rundir
 from gmmhet.engine.imaging.projection import place, project
 from gmmhet.engine.log import progress
-from gmmhet.engine.training.batches import prefetched
+from gmmhet.engine.training.batches import by_item, prefetched
+from gmmhet.engine.training.checkpoint import write_arrays
+from gmmhet.engine.training.pose_errors import pose_function
 
 
 def gradient_function(agreement, model):
-    """A function: images, rotation, shift, ctf, given to (features [B, outputs + given_dim], agreement before this stage [B]).
+    """A function: images, rotation, shift, ctf, given to features [B, copies, outputs + given_dim], agreement before this stage [B], its slope [B, 5] and
+    curvature [B, 5, 5] by a change of pose (see `pose_errors`).
 
-    `given` [B, given_dim] are latent points of the earlier stages. The gradient with respect to the decoder's outputs at 0 is the per-Gaussian gradient carried through the deformation's chain rule,
+    `given` [B, copies, given_dim] are latent points of the earlier stages. The gradient with respect to the decoder's outputs at 0 is the per-Gaussian gradient carried through the deformation's chain rule,
     so it is already summed over neighbours that move together, and restricted to the columns and region that may vary.
     """
+    by_pose = pose_function(agreement, model)
+
     def gradients(images, rotation, shift, ctf, given):
         data, transfer = agreement.observe(images, ctf)
-        u, start = tf.zeros([tf.shape(images)[0], model.deformation.outputs]), model.start(given)
+        u, start = tf.zeros([tf.shape(images)[0] * model.copies, model.deformation.outputs]), model.start(by_item(given))
         with tf.GradientTape() as tape:
             tape.watch(u)
-            centers, amplitudes, widths = model.deformation.apply(u, start)
+            mixture = centers, amplitudes, widths = model.assembled(model.deformation.apply(u, start))
             value = agreement.value(data, transfer * project(place(centers, rotation, shift), amplitudes, widths, agreement.grid))
-        return tf.concat([tape.gradient(value, u), given], 1), value
+        by_output = tf.reshape(tape.gradient(value, u), [-1, model.copies, model.deformation.outputs])
+        return tf.concat([by_output, given], 2), value, *by_pose(data, transfer, rotation, shift, mixture)
     return gradients
 
 
@@ -43,32 +49,35 @@ def compute_features(path, items, given, agreement, model, devices, batch_size=6
 
     Returns
     -------
-    features (Rows), agreement before this stage [n_items] (of the neutral model in a first one).
+    features (Rows), agreement before this stage [n] of every particle (of the neutral model in a first one), its slope [n, 5] and curvature [n, 5, 5] by
+    a change of pose.
     """
-    values_path = path[:-4] + "_neutral.npy"
+    values_path = path[:-4] + "_neutral.npz"
     if not devices.ask(devices.is_chief and os.path.exists(values_path))[0]:
         gradients = devices.compiled(gradient_function(agreement, model))
-        batches = prefetched(items, np.arange(len(items)), batch_size, given, devices.own)
-        results = (gradients(len(chosen), *batch) for chosen, batch in progress(batches, -(-len(items) // batch_size), "gradients"))
+        count = len(items.particles)
+        batches = prefetched(items, np.arange(count), batch_size, given, devices.own)
+        results = (gradients(len(chosen), *batch) for chosen, batch in progress(batches, -(-count // batch_size), "gradients"))
         if devices.is_chief:
             _write_features(path, values_path, results, (len(items), model.deformation.outputs + model.given_dim))
         else:
             for _ in results:
                 pass
         devices.ask(0)
-    return Rows(path), np.load(values_path)
+    with np.load(values_path) as data:
+        return (Rows(path), *(data[name] for name in ("agreement", "slope", "curvature")))
 
 
 def _write_features(path, values_path, results, shape):
     """Stream gradients into `path`; the neutral agreements, written last, say that it is complete."""
-    values = []
+    kept: list[tuple] = []
     with rundir.whole_file(path) as file:
         np.lib.format.write_array_header_1_0(file, dict(descr="<f4", fortran_order=False, shape=shape))
-        for gradient, value in results:
+        for gradient, *values in results:
             file.write(gradient.numpy().tobytes())
-            values.append(value.numpy())
-    with rundir.whole_file(values_path) as file:
-        np.save(file, np.concatenate(values))
+            kept.append(tuple(value.numpy() for value in values))
+    agreement, slope, curvature = (np.concatenate(part) for part in zip(*kept))
+    write_arrays(values_path, agreement=agreement, slope=slope, curvature=curvature)
 
 
 class Rows:

@@ -1,5 +1,6 @@
 """Heterogeneity training: encoder and decoder learn together, held-out particles say when to stop (METHOD.md section 4)."""
 import csv
+import functools
 import io
 import os
 import time
@@ -8,19 +9,24 @@ import numpy as np
 import tensorflow as tf
 
 from gmmhet.engine import rundir
+from gmmhet.engine.imaging.pose_change import changed
 from gmmhet.engine.imaging.projection import place, project
 from gmmhet.engine.log import log, progress
 from gmmhet.engine.losses.agreement import Agreement
-from gmmhet.engine.training.batches import prefetched
+from gmmhet.engine.training.batches import by_item, prefetched
 from gmmhet.engine.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from gmmhet.engine.training.model import assign
+from gmmhet.engine.training.pose_errors import SETTLE_STEPS, joint_function
 
 #: networks of the presets; the paper's are from its Methods
 NETWORKS = {
     "default": dict(hidden=[256, 256], dropout=0.0, batch_norm=False, l2=0.0, variational=True, encoder_scale=1.0),
     "paper": dict(hidden=[512, 512, 512, 512], dropout=0.3, batch_norm=True, l2=1e-3, variational=False, encoder_scale=0.1),
 }
-WARM_UP_EPOCHS, CLIP_NORM = 2, 10.0
+CLIP_NORM = 10.0
+#: epochs over which the divergence comes to count in full. A landscape of many small changes is given up before it is found so: where the divergence
+#: (nats a particle) is below GIVEN_UP after LOOK epochs, training starts again and takes this part of all its epochs for it
+WARM_UP_EPOCHS, LOOK, GIVEN_UP, SLOW_WARM_UP = 2, 4, 0.1, 0.15
 
 
 class TrainError(RuntimeError):
@@ -36,15 +42,16 @@ class Trainer:
     Parameters
     ----------
     model : HeterogeneityModel.
-    items : Items; features : Rows [n_items, F]; neutral : float [n_items], agreement before this training: neutral, or of the earlier stages.
-    held_out : bool [n_items].
+    items : Items; features : Rows [n_items, F]; neutral : float [n], agreement of particles before this training: neutral, or of the earlier stages.
+    poses : PoseErrors, or None where the given poses are taken as exact.
+    held_out : bool [n], particles.
     config : TrainConfig.
     run : RunDir.
     devices : Devices.
     """
 
-    def __init__(self, model, items, features, neutral, held_out, config, run, devices):
-        self.model, self.items, self.features, self.neutral = model, items, features, neutral
+    def __init__(self, model, items, features, neutral, poses, held_out, config, run, devices):
+        self.model, self.items, self.features, self.neutral, self.poses = model, items, features, neutral, poses
         self.held_out, self.config, self.run, self.devices = held_out, config, run, devices
         self.agreement = model.likelihood if config.objective == "likelihood" else Agreement.from_state(
             dict(model.likelihood.state(), objective="frc"))
@@ -54,21 +61,46 @@ class Trainer:
         self.optimizer = tf.keras.optimizers.Adam(schedule, clipnorm=None, global_clipnorm=CLIP_NORM)
         self.optimizer.build(model.trainable)
         self.history, self.best, self.best_weights = [], None, None
-        self._step = tf.function(self._train_step, reduce_retracing=True, autograph=False)
-        self._evaluate = devices.compiled(lambda *batch: self._bound(*batch)[:2])
+        self.warm_up, self._first_weights = (0, WARM_UP_EPOCHS), [v.numpy() for v in model.variables]
+        self._step, self._evaluate = ([wrap(functools.partial(function, posing)) for posing in (False, True)] for wrap, function in (
+            (devices.for_all_sizes, self._train_step), (devices.compiled, self._evaluated)))
+        self._joint = devices.compiled(joint_function(self.agreement, model))
 
-    def _bound(self, images, rotation, shift, ctf, features, noise, training=False):
-        """Agreement with z drawn from the latent posterior, divergence from the prior, and restraint, each [B]."""
+    def _bound(self, posing, images, rotation, shift, ctf, features, noise, change, response, training=False):
+        """Agreement with z drawn from the latent posterior, divergence from the prior, restraint, each [B], and changes of pose [B, 5]; of particles,
+        for which features and noise come in [B, copies, ...].
+
+        With `posing`, each pose is moved to its most probable place for the mixture that was drawn, by a Gauss-Newton step from `change`, and the
+        agreement is less by what the move costs: together with `PoseErrors.volume`, the marginal likelihood over all poses (Laplace).
+        """
+        features = by_item(features)
         mean, log_std = self.model.encode(features, training)
         given = self.model.given(features)
-        z = tf.concat([given, mean + tf.exp(log_std) * noise], 1)
+        z = tf.concat([given, mean + tf.exp(log_std) * by_item(noise)], 1)
         data, transfer = self.agreement.observe(images, ctf)
-        centers, amplitudes, widths = self.model.mixture(z, training)
-        image = transfer * project(place(centers, rotation, shift), amplitudes, widths, self.agreement.grid)
+        items = self.model.mixture(z, training)
+        centers, amplitudes, widths = self.model.assembled(items)
+
+        def agreement(x):
+            posed = changed(rotation, shift, x) if posing else (rotation, shift)
+            return self.agreement.value(data, transfer * project(place(centers, *posed), amplitudes, widths, self.agreement.grid))
+        cost = 0.0
+        if posing:
+            precision = self.poses.precision
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(change)
+                value = agreement(change)
+            slope = tape.gradient(value, change) - precision * change
+            change = tf.stop_gradient(change + tf.linalg.matvec(response, slope))
+            cost = 0.5 * tf.reduce_sum(precision * change**2, 1)
         divergence = 0.5 * tf.reduce_sum(mean**2 + tf.exp(2 * log_std) - 2 * log_std - 1, 1)
         if not self.model.settings["variational"] or self.agreement.objective == "frc":
             divergence = tf.zeros_like(divergence)
-        return self.agreement.value(data, image), divergence, self._restraint(given, amplitudes, widths)
+        return agreement(change) - cost, self._by_particle(divergence), self._by_particle(self._restraint(given, *items[1:])), change
+
+    def _by_particle(self, values):
+        """Sums over the copies of each particle, [B * copies] to [B]."""
+        return tf.reduce_sum(tf.reshape(values, [-1, self.model.copies]), 1)
 
     def _restraint(self, given, amplitudes, widths):
         """What a model pays for changing amplitudes (nats) and, as in the paper, for widths that differ; [B]."""
@@ -81,31 +113,65 @@ class Trainer:
             cost += tf.math.reduce_std(widths, -1) / tf.reduce_mean(widths)
         return cost
 
-    def _train_step(self, batch, warmth):
-        gradients, *found = self.devices.each(self._gradients, (*batch, warmth))
+    def _train_step(self, posing, *batch):
+        gradients, *found = self.devices.each(functools.partial(self._gradients, posing), batch)
         self.optimizer.apply_gradients(zip(self.devices.total(gradients), self.model.trainable))
         return self.devices.whole(found)
 
-    def _gradients(self, images, rotation, shift, ctf, features, noise, share, warmth):
-        """What one device adds to the gradient of the batch's mean loss; agreement and divergence of its items [b], of share [b] each."""
+    def _gradients(self, posing, images, rotation, shift, ctf, features, noise, change, response, share, warmth):
+        """What one device adds to the gradient of the batch's mean loss; agreement, divergence and change of pose of its items [b], of share [b] each."""
         with tf.GradientTape() as tape:
-            value, divergence, restraint = self._bound(images, rotation, shift, ctf, features, noise, True)
+            value, divergence, restraint, change = self._bound(posing, images, rotation, shift, ctf, features, noise, change, response, True)
             loss = tf.reduce_sum(share * (warmth * divergence - value + restraint))
             penalties = self.model.encoder.losses + self.model.decoder.losses
             if penalties:
                 loss += tf.add_n(penalties) / self.devices.replicas
-        return tape.gradient(loss, self.model.trainable), value, divergence
+        return tape.gradient(loss, self.model.trainable), value, divergence, change
+
+    def _evaluated(self, posing, *batch):
+        value, divergence, _, change = self._bound(posing, *batch)
+        return value, divergence, change
+
+    @property
+    def _posing(self):
+        """Whether poses are uncertain now."""
+        return self.poses is not None and self.poses.uncertain
+
+    def _poses_of(self, chosen):
+        """This process's part of the changes of pose [b, 5] of a batch, and of their responses [b, 5, 5]; nothing where poses are exact."""
+        found = (self.poses.change[chosen], self.poses.response(chosen)) if self._posing else (np.zeros((len(chosen), 0), np.float32),) * 2
+        return tuple(self.devices.own(part, self.config.batch_size) for part in found)
+
+    def _posed(self, chosen, value, change):
+        """Take in the changes of pose that a batch came to; its agreement with all poses integrated out [B]."""
+        if not self._posing:
+            return value
+        self.poses.change[chosen] = change
+        return value - self.poses.volume(chosen)
+
+    def _settle_poses(self):
+        """Estimate the poses' uncertainty anew, from time to time."""
+        every = max(1, round(SETTLE_STEPS / self.steps_per_epoch))
+        if self.poses is None or (len(self.history) + 1) % every:
+            return
+        parts = []
+        for chosen, batch in prefetched(self.items, self.poses.sample, self.config.batch_size, self.features, self.devices.own):
+            parts.append([part.numpy() for part in self._joint(len(chosen), *batch, self.devices.own(self.poses.change[chosen], self.config.batch_size))])
+        self.poses.settle(*(np.concatenate(part) for part in zip(*parts)))
 
     def _noise(self, count, *seed):
         """This process's part of the latent noise of a batch of `count`: the same however the batch is shared."""
-        return self.devices.own(tf.random.stateless_normal([count, self.config.latent_dim], seed).numpy(), self.config.batch_size)
+        return self.devices.own(tf.random.stateless_normal([count, self.model.copies, self.config.latent_dim], seed).numpy(), self.config.batch_size)
 
     def resume(self):
         """Go on from the last checkpoint, if there is one."""
         path = self.run(rundir.WORK, CHECKPOINT)
         if os.path.exists(path):
-            state, kept = load_checkpoint(path, dict(model=self.model.variables, optimizer=self.optimizer.variables, best=None))
-            self.history, self.best, self.best_weights = state["history"], state["best"], kept["best"]
+            state, kept = load_checkpoint(path, dict(model=self.model.variables, optimizer=self.optimizer.variables, best=None, poses=None))
+            self.history, self.best, self.best_weights, self.warm_up = state["history"], state["best"], kept["best"], state["warm_up"]
+            if self.poses:
+                self.poses.change, sigma = kept["poses"]
+                self.poses.assume(sigma)
             log.info("resumed after epoch %d; the learning rate is %.3g, and falls until epoch %d", len(self.history),
                      float(self.optimizer.learning_rate), self.config.epochs)
             if self.devices.is_chief:
@@ -116,7 +182,7 @@ class Trainer:
     def finished(self):
         """Whether the last epoch is done or held-out agreement has stopped improving."""
         done = len(self.history)
-        return done >= self.config.epochs or (self.best is not None and done - self.best["epoch"] >= self.config.patience)
+        return done >= self.config.epochs or (self.best is not None and done - max(self.best["epoch"], sum(self.warm_up)) >= self.config.patience)
 
     def epoch(self):
         """One pass through the particles learned from, then the held-out ones; writes a checkpoint.
@@ -128,46 +194,61 @@ class Trainer:
         """
         number, started, config = len(self.history) + 1, time.monotonic(), self.config
         order = np.random.default_rng([config.seed, 3, number]).permutation(self.learned)
-        warmth = tf.constant(min(1.0, (number - 0.5) / WARM_UP_EPOCHS), tf.float32)
+        warmth = tf.constant(min(1.0, (number - self.warm_up[0] - 0.5) / self.warm_up[1]), tf.float32)
         gain, divergence = 0.0, 0.0
         batches = prefetched(self.items, order, config.batch_size, self.features, self.devices.own)
         for i, (chosen, batch) in enumerate(progress(batches, self.steps_per_epoch, "epoch %d" % number)):
             count = len(chosen)
-            batch += self._noise(count, config.seed, (number * 1000003 + i) % 2**31), self.devices.shares(count, config.batch_size)
-            value, kl = (found.numpy()[:count] for found in self._step(self.devices.spread(batch), warmth))
+            batch += (self._noise(count, config.seed, (number * 1000003 + i) % 2**31), *self._poses_of(chosen),
+                      self.devices.shares(count, config.batch_size))
+            value, kl, change = (found.numpy()[:count] for found in self._step[self._posing](*self.devices.spread(batch), warmth))
             self._check_finite(value, chosen, number)
-            gain += float(np.sum(value - self.neutral[chosen]))
+            gain += float(np.sum(self._posed(chosen, value, change) - self.neutral[chosen]))
             divergence += float(np.sum(kl))
         self.devices.average(self.model.variables)
         held = self.held_out_gain()
+        self._settle_poses()
         self.history.append(dict(epoch=number, training_gain=(gain - divergence) / len(order), held_out_gain=held,
                                  divergence=divergence / len(order), seconds=time.monotonic() - started))
-        log.info("epoch %d: gain over %s %.4g (training), %.4g (held out)", number, "the earlier stage" if self.model.earlier else "neutral",
-                 self.history[-1]["training_gain"], held)
+        log.info("epoch %d: gain over %s %.4g (training), %.4g (held out)%s", number, "the earlier stage" if self.model.earlier else "neutral",
+                 self.history[-1]["training_gain"], held, "; poses uncertain by %s" % self.poses if self._posing else "")
         if self.best is None or held > self.best["held_out_gain"]:
             self.best, self.best_weights = self.history[-1], [v.numpy() for v in self.model.variables]
+        if number == LOOK < config.epochs and self.model.settings["variational"] and self.history[-1]["divergence"] < GIVEN_UP:
+            self._start_again(number)
         if self.devices.is_chief:
             save_checkpoint(self.run(rundir.WORK, CHECKPOINT),
-                            dict(model=self.model.variables, optimizer=self.optimizer.variables, best=self.best_weights),
-                            dict(history=self.history, best=self.best))
+                            dict(model=self.model.variables, optimizer=self.optimizer.variables, best=self.best_weights,
+                                 poses=[self.poses.change, self.poses.sigma] if self.poses else []),
+                            dict(history=self.history, best=self.best, warm_up=self.warm_up))
             self.write_history()
+
+    def _start_again(self, number):
+        """Forget what was learned, but not the best of it, and let the divergence come to count more slowly."""
+        log.info("nothing found so far: starting again, more slowly")
+        statistics = [v.numpy() for v in (self.model.feature_mean, self.model.feature_deviation)]
+        assign(self.model.variables, self._first_weights[:-2] + statistics)
+        for moment in (v for v in self.optimizer.variables if len(v.shape)):
+            moment.assign(tf.zeros_like(moment))
+        self.warm_up = number, max(WARM_UP_EPOCHS, round(SLOW_WARM_UP * self.config.epochs))
 
     def _check_finite(self, value, chosen, number):
         """Refuse to go on when the agreement [B] of the chosen items is not finite."""
         if not np.all(np.isfinite(value)):
             raise TrainError("the agreement became NaN in epoch %d at particles %s: look at these images. --resume tries again from the last "
                              "checkpoint; a smaller --learning-rate needs another --out" % (
-                                 number, ", ".join(str(p) for p in self.items.ids[chosen])))
+                                 number, ", ".join(str(p) for p in self.items.particles.ids[chosen])))
 
     def held_out_gain(self):
-        """Mean over held-out items of the bound minus the neutral agreement."""
+        """Mean over held-out particles of the bound minus the neutral agreement."""
         chosen_rows = np.flatnonzero(self.held_out)
         total = 0.0
         batches = prefetched(self.items, chosen_rows, self.config.batch_size, self.features, self.devices.own)
         for i, (chosen, batch) in enumerate(batches):
-            value, kl = self._evaluate(len(chosen), *batch, self._noise(len(chosen), self.config.seed, -i - 1))
+            value, kl, change = (found.numpy() for found in self._evaluate[self._posing](
+                len(chosen), *batch, self._noise(len(chosen), self.config.seed, -i - 1), *self._poses_of(chosen)))
             self._check_finite(value, chosen, len(self.history) + 1)
-            total += float(np.sum(value.numpy() - kl.numpy() - self.neutral[chosen]))
+            total += float(np.sum(self._posed(chosen, value, change) - kl - self.neutral[chosen]))
         return total / max(len(chosen_rows), 1)
 
     def write_history(self):

@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from gmmhet.engine.imaging.ctf import ctf_values
 from gmmhet.engine.imaging.fourier import inverse_transform
+from gmmhet.engine.imaging.pose_change import changed_exactly
 from gmmhet.engine.imaging.projection import place, project
 
 
@@ -11,7 +12,7 @@ class HomogeneousParticles:
     """A ParticleSet whose images are simulated from one mixture; everything else is that of the set it stands for.
 
     Poses, shifts, CTF, optics groups and ids are the real ones; density scale and noise power per ring are what was estimated from the real
-    images of each optics group. An image depends on seed and id alone, so it is the same whenever and wherever it is read.
+    images of each optics group. Where the given poses are uncertain, the images are drawn at others, of the posterior that training left. An image depends on seed and id alone, so it is the same whenever and wherever it is read.
 
     Parameters
     ----------
@@ -20,10 +21,11 @@ class HomogeneousParticles:
         and widths [B, N].
     likelihood : Agreement, with the noise, scale and grid of the real set.
     seed : int
+    poses : PoseErrors, or None where the poses are exact.
     """
 
-    def __init__(self, particles, mixture, likelihood, seed):
-        self._real, self._likelihood, self._seed = particles, likelihood, seed
+    def __init__(self, particles, mixture, likelihood, seed, poses=None):
+        self._real, self._likelihood, self._seed, self._poses = particles, likelihood, seed, poses
         grid = likelihood.grid
         radius = np.hypot(np.fft.fftfreq(grid.box)[:, None], np.fft.rfftfreq(grid.box)[None]) * grid.box
         ring = np.minimum(np.round(radius).astype(int), grid.m + 1)
@@ -50,7 +52,11 @@ class HomogeneousParticles:
         group = np.zeros(len(indices), int)
         for number, name in enumerate(self._likelihood.groups, 1):
             group[real.ctf[indices, 10] == name] = number
-        images = self._clean(*self._mixtures(indices), *(tf.constant(a[indices]) for a in (real.rotation, real.shift_angst, real.ctf)),
+        rotation, shift = real.rotation[indices], real.shift_angst[indices]
+        if self._poses:
+            noise = [np.random.default_rng([self._seed, 17, int(i)]).standard_normal(5) for i in real.ids[indices]]
+            rotation, shift = (np.float32(part) for part in changed_exactly(rotation, shift, self._poses.drawn(indices, np.stack(noise))))
+        images = self._clean(*self._mixtures(indices), *(tf.constant(a, tf.float32) for a in (rotation, shift, real.ctf[indices])),
                              tf.constant(self._likelihood.scale[group], tf.float32)).numpy()
         for image, number, i in zip(images, group, real.ids[indices]):
             noise = np.random.default_rng([self._seed, 11, int(i)]).standard_normal((box, box), np.float32)

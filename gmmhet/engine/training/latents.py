@@ -2,10 +2,14 @@
 import numpy as np
 import tensorflow as tf
 
+from gmmhet.engine.imaging.pose_change import changed, difference_steps
 from gmmhet.engine.imaging.projection import place, project
 from gmmhet.engine.log import progress
-from gmmhet.engine.training.batches import prefetched
+from gmmhet.engine.training.batches import by_item, prefetched
 from gmmhet.engine.training.gauss_newton import refine
+
+#: Gauss-Newton steps on the pose of a single model, from that of the particle's own conformation
+POSE_STEPS = 2
 
 
 def latent_prior(z):
@@ -19,8 +23,13 @@ def unit_prior(dimension):
     return np.zeros(dimension, np.float32), np.eye(dimension, dtype=np.float32)
 
 
-def refine_latents(model, items, features, prior, steps, devices, batch_size=64):
-    """Posterior mode of every item's z under a Gaussian prior, with the Laplace evidence.
+def _pose_precision(sigma):
+    """Precision [5, 5] of changes of pose of standard deviations sigma [2], radians and Å."""
+    return np.diag(np.maximum(np.repeat(sigma, (3, 2)), [1e-5] * 3 + [1e-4] * 2) ** -2.0)
+
+
+def refine_latents(model, items, features, prior, steps, devices, poses=None, batch_size=64):
+    """Posterior mode of every item's z under a Gaussian prior, together with its change of pose where poses are uncertain; with the Laplace evidence.
 
     In a further stage the part of z that the earlier stages found stays, and all figures are of the own part.
 
@@ -29,50 +38,88 @@ def refine_latents(model, items, features, prior, steps, devices, batch_size=64)
     model : HeterogeneityModel.
     items : Items.
     features : Rows or array [n_items, F].
-    prior : mean [own_dim], precision [own_dim, own_dim].
+    prior : mean [own_dim], precision [own_dim, own_dim], of each copy.
     steps : int; 0 keeps the encoder's mean.
     devices : Devices.
+    poses : PoseErrors of these particles, or None where the given poses are exact.
 
     Returns
     -------
-    dict: z [n, D], its posterior's z_covariance [n, own_dim, own_dim] (Laplace's approximation), agreement [n] (log-likelihood at z),
-    neutral_agreement [n] (before this stage), static_agreement [n] (at the prior's mean), evidence [n] (log marginal likelihood, also Laplace's);
-    all in nats.
+    dict, a row an item; what is of the particle is the same for all its copies: z [n, D], its posterior's z_covariance [n, own_dim, own_dim] (Laplace's approximation; the pose integrated out), pose_change [n, 5] (see
+    `imaging.pose_change`), agreement [n] (log-likelihood), neutral_agreement [n] (before this stage) and static_agreement [n] (at the prior's mean), each
+    at its own best pose, and evidence, neutral_evidence and static_evidence [n] (log marginal likelihoods, also Laplace's: z and pose integrated out, the
+    pose alone for the latter two, as uncertain as it is for a single model); all in nats.
     """
-    mean, precision = (tf.constant(p) for p in prior)
+    copies, dimension = model.copies, model.own_dim
+    pose, pose_alone = (5 * bool(np.any(sigma > 0)) for sigma in ((poses.sigma, poses.first_sigma) if poses else (0, 0)))
+    own = copies * dimension
+    prior = np.tile(prior[0], copies), np.kron(np.eye(copies), prior[1])
+    pose_precision = _pose_precision(poses.sigma) if pose else np.zeros((0, 0))
+    alone = tf.constant(_pose_precision(poses.first_sigma) if pose_alone else np.zeros((0, 0)), tf.float32)
+    mean = tf.constant(np.pad(prior[0], (0, pose)), tf.float32)
+    precision = tf.constant(np.block([[prior[1], np.zeros((own, pose))], [np.zeros((pose, own)), pose_precision]]), tf.float32)
     grid, likelihood = model.likelihood.grid, model.likelihood
     root_weight = tf.constant(np.sqrt(grid.weight))
-    log_det_precision = tf.linalg.logdet(precision)
-    delta = tf.constant(0.02 / np.sqrt(np.diag(prior[1])))
+    steps_pose = difference_steps(grid.pixel_size)
+    delta = tf.constant(np.concatenate([0.02 / np.sqrt(np.diag(prior[1])), steps_pose[:pose]]), tf.float32)
 
-    def solve(images, rotation, shift, ctf, feature):
+    def solve(images, rotation, shift, ctf, feature, change):
         data, transfer = likelihood.observe(images, ctf)
-        count, given = tf.shape(images)[0], model.given(feature)
-        start = model.start(given)
+        count, feature = tf.shape(images)[0], by_item(feature)
+        given = model.given(feature)
+        start, at_mean = model.start(given), tf.zeros([count, own]) + mean[:own]
 
-        def image(z=None):
-            u = tf.zeros([count, model.deformation.outputs]) if z is None else model.decoder(z)
-            centers, amplitudes, widths = model.deformation.apply(u, start)
-            return transfer * project(place(centers, rotation, shift), amplitudes, widths, grid)
+        def mixture(u):
+            return model.assembled(model.deformation.apply(u, start))
 
-        def residual(z):
-            return tf.reshape(root_weight * (image(z) - data), [count, 2 * grid.shape[0] * grid.shape[1]])
+        def decoded(z):
+            return mixture(model.decoder(tf.reshape(z, [-1, dimension])))
 
-        encoded = model.encode(feature)[0]
-        z, _, _, curvature = refine(residual, encoded, mean, precision, max(steps, 1), delta)
+        def image(mixture, x):
+            centers, amplitudes, widths = mixture
+            posed = changed(rotation, shift, x) if x is not None else (rotation, shift)
+            return transfer * project(place(centers, *posed), amplitudes, widths, grid)
+
+        def residual(mixture, x):
+            return tf.reshape(root_weight * (image(mixture, x) - data), [count, 2 * grid.shape[0] * grid.shape[1]])
+
+        def posing(q):
+            return q[:, own:] if pose else None
+
+        def cost(difference, inverse):
+            return 0.5 * tf.einsum("bq,qp,bp->b", difference, inverse, difference)
+
+        def single(mixture):
+            """Agreement and evidence of one mixture for all particles, with its own best pose."""
+            if not pose_alone:
+                value = likelihood.value(data, image(mixture, None))
+                return value, value
+            begin = change if pose else tf.zeros([count, 5])
+            x, _, _, curvature = refine(lambda x: residual(mixture, x), begin, tf.zeros(5), alone, POSE_STEPS, tf.constant(steps_pose))
+            value = likelihood.value(data, image(mixture, x))
+            return value, value - cost(x, alone) + 0.5 * (tf.linalg.logdet(alone) - tf.linalg.logdet(curvature + alone))
+
+        encoded = tf.concat([tf.reshape(model.encode(feature)[0], [-1, own]), change], 1)
+        found, _, _, curvature = refine(lambda q: residual(decoded(q[:, :own]), posing(q)), encoded, mean, precision, max(steps, 1), delta)
         if steps == 0:
-            z = encoded
+            found = encoded
         posterior = curvature + precision
-        value, static, neutral = (likelihood.value(data, image(at)) for at in (z, tf.zeros_like(z) + mean, None))
-        prior_cost = 0.5 * tf.einsum("bq,qp,bp->b", z - mean, precision, z - mean)
-        evidence = value - prior_cost + 0.5 * (log_det_precision - tf.linalg.logdet(posterior))
-        return tf.concat([given, z], 1), tf.linalg.inv(posterior), value, neutral, static, evidence
+        value = likelihood.value(data, image(decoded(found[:, :own]), posing(found)))
+        evidence = value - cost(found - mean, precision) + 0.5 * (tf.linalg.logdet(precision) - tf.linalg.logdet(posterior))
+        neutral, static = single(mixture(tf.zeros([count * copies, model.deformation.outputs]))), single(decoded(at_mean))
+        z = tf.concat([tf.reshape(given, [-1, copies, model.given_dim]), tf.reshape(found[:, :own], [-1, copies, dimension])], 2)
+        covariance = tf.reshape(tf.linalg.inv(posterior)[:, :own, :own], [-1, copies, dimension, copies, dimension])
+        own_covariance = tf.stack([covariance[:, j, :, j] for j in range(copies)], 1)
+        return z, own_covariance, found[:, own:] if pose else tf.zeros([count, 5]), value, evidence, *neutral, *static
 
-    names = ("z", "z_covariance", "agreement", "neutral_agreement", "static_agreement", "evidence")
+    names = ("z", "z_covariance", "pose_change", "agreement", "evidence", "neutral_agreement", "neutral_evidence", "static_agreement", "static_evidence")
     parts: dict[str, list] = {name: [] for name in names}
     shared = devices.compiled(solve)
-    batches = prefetched(items, np.arange(len(items)), batch_size, features, devices.own)
-    for chosen, batch in progress(batches, -(-len(items) // batch_size), "latents"):
-        for name, part in zip(names, shared(len(chosen), *batch)):
+    particles = len(items.particles)
+    changes = poses.change if pose else np.zeros((particles, 0), np.float32)
+    batches = prefetched(items, np.arange(particles), batch_size, features, devices.own)
+    for chosen, batch in progress(batches, -(-particles // batch_size), "latents"):
+        for name, part in zip(names, shared(len(chosen), *batch, devices.own(changes[chosen], batch_size))):
             parts[name].append(part.numpy())
-    return {name: np.concatenate(part) for name, part in parts.items()}
+    found = {name: np.concatenate(part) for name, part in parts.items()}
+    return {name: part.reshape(-1, *part.shape[2:]) if name in names[:2] else np.repeat(part, copies, 0) for name, part in found.items()}

@@ -2,11 +2,13 @@
 import copy
 import json
 import os
+from functools import cached_property
 
 import numpy as np
 import tensorflow as tf
 
 from gmmhet.engine.gmm.mixture import Mixture
+from gmmhet.engine.imaging.pose import symmetry_matrices
 from gmmhet.engine.losses.agreement import Agreement
 from gmmhet.engine.networks.decoder import Deformation
 from gmmhet.engine.networks.mlp import mlp
@@ -31,7 +33,7 @@ class HeterogeneityModel:
     ----------
     neutral : Mixture.
     free : bool array [N], Gaussians that may vary.
-    settings : dict: columns, smoothness, latent_dim, hidden, dropout, batch_norm, l2, variational, seed, symmetry, particles, likelihood
+    settings : dict: columns, smoothness, at_rest, latent_dim, hidden, dropout, batch_norm, l2, variational, seed, symmetry, whole_unit, particles, likelihood
         (state of the likelihood Agreement), objective. latent_dim is that of the own part.
     earlier : HeterogeneityModel of the same neutral mixture, or None.
     """
@@ -39,8 +41,9 @@ class HeterogeneityModel:
     def __init__(self, neutral, free, settings, earlier=None):
         self.neutral, self.free, self.settings, self.earlier = neutral, np.asarray(free, bool), settings, earlier
         s = settings
-        self.deformation = Deformation(neutral, free, s["columns"], s["smoothness"])
+        self.deformation = Deformation(neutral, free, s["columns"], s["smoothness"], s.get("at_rest", False))
         self.likelihood = Agreement.from_state(s["likelihood"])
+        self._turns = symmetry_matrices(s["symmetry"]).astype(np.float32)
         common = dict(hidden=s["hidden"], dropout=s["dropout"], batch_norm=s["batch_norm"], l2=s["l2"])
         outputs, features = self.own_dim * (2 if s["variational"] else 1), self.deformation.outputs + self.given_dim
         self.encoder = mlp(features, outputs=outputs, seed=s["seed"], last_scale=s["encoder_scale"], **common)
@@ -115,6 +118,62 @@ class HeterogeneityModel:
         """Latent points [B, D] to centers [B, N, 3], amplitudes [B, N], widths [B, N] or [N]; before training as the earlier stages left them."""
         given, own = tf.split(z, [self.given_dim, self.own_dim], axis=1)
         return self.deformation.apply(self.decoder(own, training=training), self.start(given))
+
+    @property
+    def copies(self):
+        """Symmetry copies of a particle."""
+        return len(self._turns)
+
+    @cached_property
+    def _varies(self):
+        """Numbers of the Gaussians that vary in this stage or an earlier one."""
+        return np.flatnonzero(self.free) if self.earlier is None else np.union1d(np.flatnonzero(self.free), self.earlier._varies)
+
+    @cached_property
+    def _rest(self):
+        """What a particle holds beside the varying Gaussians of all its copies: centers [M, 3], amplitudes [M], widths [M].
+
+        Nothing where one asymmetric unit varies, whose copies make the whole. Else the neutral mixture, less what those Gaussians are in it at rest: it
+        need not have copies of them that match one by one.
+        """
+        if self.whole_unit:
+            return [np.zeros((0, 3), np.float32)] + [np.zeros(0, np.float32)] * 2
+        rest = self.neutral.select(self._varies)
+        turned = np.concatenate([rest.centers @ turn.T for turn in self._turns])
+        parts = (self.neutral.centers, turned), (self.neutral.amplitudes, np.tile(-rest.amplitudes, self.copies)), (
+            self.neutral.widths, np.tile(rest.widths, self.copies))
+        return [np.concatenate(part).astype(np.float32) for part in parts]
+
+    @property
+    def whole_unit(self):
+        """Whether what varies is a whole asymmetric unit."""
+        return bool(self.settings.get("whole_unit")) or bool(self.earlier and self.earlier.whole_unit)
+
+    def assembled(self, mixture):
+        """Whole particles from the mixtures of their symmetry copies, which vary each in its own way.
+
+        Parameters
+        ----------
+        mixture : centers [B * copies, N, 3], amplitudes [B * copies, N], widths [B * copies, N] or [N], as of `mixture`; copies of a particle in a row.
+
+        Returns
+        -------
+        centers [B, M, 3], amplitudes [B, M], widths [B, M] or [M]; the same without symmetry.
+        """
+        if self.copies == 1:
+            return mixture
+        centers, amplitudes, widths = mixture
+        count, varying = tf.shape(centers)[0] // self.copies, len(self._varies)
+        turned = tf.einsum("jkl,bjnl->bjnk", self._turns, tf.reshape(tf.gather(centers, self._varies, axis=1), [count, self.copies, varying, 3]))
+
+        def whole(rest, part, *shape):
+            if len(part.shape) == 1:
+                return tf.concat([rest, tf.tile(tf.gather(part, self._varies), [self.copies])], 0)
+            return tf.concat([tf.zeros([count, len(rest), *shape]) + rest, tf.reshape(part, [count, self.copies * varying, *shape])], 1)
+        rest = self._rest
+        kept = tf.gather(amplitudes, self._varies, axis=1)
+        spread = widths if len(widths.shape) == 1 else tf.gather(widths, self._varies, axis=1)
+        return whole(rest[0], turned, 3), whole(rest[1], kept), whole(rest[2], spread)
 
     def decode(self, z):
         """As `mixture`, NumPy in and out, with a row per latent point in all three."""

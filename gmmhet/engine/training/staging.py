@@ -57,9 +57,10 @@ class Beginning:
 
     def conformations(self, given):
         """A function, rows [B] of the particles to their mixtures below this stage; None where the neutral model stands for all."""
-        if self.earlier is None or self.earlier.symmetry != "c1":
+        if self.earlier is None:
             return None
-        return lambda rows: self.earlier.mixture(given[rows])
+        copies = self.earlier.copies
+        return lambda rows: self.earlier.assembled(self.earlier.mixture(given.reshape(-1, copies, given.shape[1])[rows].reshape(-1, given.shape[1])))
 
 
 def beginning(config, columns, neutral, free):
@@ -92,9 +93,6 @@ def beginning(config, columns, neutral, free):
     if len(neutral) != len(found.neutral) or not all(
             np.allclose(a, b, rtol=1e-4) for a, b in ((neutral.centers, found.neutral.centers), (neutral.amplitudes, found.neutral.amplitudes))):
         raise ConfigError("--continue-from %s stands on another neutral model than --gmm %s: a further stage needs the same" % (folder, config.gmm))
-    if config.null and found.symmetry != "c1":
-        raise ConfigError("--null cannot be made for a further stage (--continue-from with another %s) under symmetry %s: leave it out" % (
-            " and ".join(new), found.symmetry))
     return Beginning(found, folder=folder, words="a further stage on top of %s (other %s): its conformations stay, z gets %d more dimensions after its %d" % (
         folder, " and ".join(new), config.latent_dim, found.latent_dim))
 

@@ -17,12 +17,13 @@ from gmmhet.engine.training.calibrate import calibrate
 from gmmhet.engine.training.checkpoint import write_arrays
 from gmmhet.engine.training.controls import half_set_control, half_sets, how_seen, null_control
 from gmmhet.engine.training.devices import find_devices
-from gmmhet.engine.training.evidence import bootstrap_interval, held_out_evidence, per_particle, seen_warnings, spread_motion, verdict
+from gmmhet.engine.training.evidence import bootstrap_interval, held_out_evidence, seen_warnings, spread_motion, verdict
 from gmmhet.engine.training.evidence_page import Page, evidence_figure
 from gmmhet.engine.training.features import column_statistics, compute_features
 from gmmhet.engine.training.heterogeneity import NETWORKS, Trainer, TrainError
 from gmmhet.engine.training.latents import latent_prior, refine_latents, unit_prior
 from gmmhet.engine.training.model import HeterogeneityModel
+from gmmhet.engine.training.pose_errors import PoseErrors, marginal
 from gmmhet.engine.training.staging import beginning
 
 #: below this correlation with itself turned, a neutral model is not taken for symmetric
@@ -74,11 +75,10 @@ def _doubt_symmetry(group, neutral, resolution_angst):
                         "axis, with that symmetry?", group, alike)
 
 
-def hold_out(items, fraction, seed):
-    """Held-out items, bool [n_items]: all copies of a random fraction of the particles, at least one and never all."""
-    count = len(items.particles)
+def hold_out(count, fraction, seed):
+    """Held-out particles, bool [count]: a random fraction of them, at least one and never all."""
     chosen = np.random.default_rng([seed, 1]).permutation(count)[:min(max(1, int(round(fraction * count))), count - 1)]
-    return np.isin(items.row, chosen)
+    return np.isin(np.arange(count), chosen)
 
 
 def train(config, run):
@@ -111,21 +111,19 @@ class Trained:
     summary: dict
 
     def single_model(self):
-        """The better single model of the held-out particles: neutral, or, without symmetry, decoded at the prior's mean. A Mixture.
+        """The better single model of the held-out particles: neutral, or decoded at the prior's mean. A Mixture.
 
         In a further stage each particle keeps its conformation of the earlier ones: a function of rows [B] to centers, amplitudes and widths.
         """
-        model, held, own = self.trainer.model, self.trainer.held_out, self.prior[0]
-        stays = model.symmetry != "c1" or self.latents["neutral_agreement"][held].mean() >= self.latents["static_agreement"][held].mean()
-        if not model.earlier:
-            return model.neutral if stays else Mixture(*(part[0] for part in model.decode(own)))
-        given = self.latents["z"][:, :model.given_dim]
-        u = np.zeros((1, model.deformation.outputs), np.float32) if stays else model.decoder(own[None])
+        model, items, found = self.trainer.model, self.trainer.items, self.latents
+        stays = np.mean((found["neutral_evidence"] - found["static_evidence"])[found["held_out"]]) >= 0
 
         def conformations(rows):
-            centers, amplitudes, widths = model.deformation.apply(tf.repeat(u, len(rows), 0), model.start(given[rows]))
+            given = found["z"][items.of(rows).ravel(), :model.given_dim]
+            u = tf.zeros([len(given), model.deformation.outputs]) if stays else tf.repeat(model.decoder(self.prior[0][None]), len(given), 0)
+            centers, amplitudes, widths = model.assembled(model.deformation.apply(u, model.start(given)))
             return centers, amplitudes, tf.broadcast_to(widths, tf.shape(amplitudes))
-        return conformations
+        return conformations if model.earlier else Mixture(*(part[0].numpy() for part in conformations([0])))
 
 
 def _train(config, run, devices):
@@ -203,18 +201,18 @@ def train_set(config, run, devices, particles):
     if begins.words:
         log.info(begins.words)
     os.makedirs(run(rundir.WORK), exist_ok=True)
-    config = with_length(config, len(items))
-    held_out = hold_out(items, config.held_out, config.seed)
+    config = with_length(config, len(particles))
+    held_out = hold_out(len(particles), config.held_out, config.seed)
     likelihood = calibrate(particles, neutral, config.resolution or fitted_resolution, config.mask_diameter, config.seed, config.min_resolution,
                            begins.conformations(given))
-    settings = dict(NETWORKS[config.preset], columns=list(columns), smoothness=config.smoothness, latent_dim=config.latent_dim,
+    uncertain = config.pose_errors == "auto" and config.objective == "likelihood"
+    settings = dict(NETWORKS[config.preset], columns=list(columns), smoothness=config.smoothness, at_rest=uncertain, latent_dim=config.latent_dim,
                     latent_noise=config.latent_noise, seed=config.seed, symmetry=config.symmetry.lower(),
-                    particles=os.path.abspath(config.particles), likelihood=likelihood.state())
+                    whole_unit=not config.region, particles=os.path.abspath(config.particles), likelihood=likelihood.state())
     model = HeterogeneityModel(neutral, free, settings, begins.earlier)
     if begins.weights:
         model.load_weights(begins.weights)
-    log.info("%d particles (%d held out), %d of %d Gaussians may vary, %d anchors", len(particles), len(np.unique(items.row[held_out])),
-             int(free.sum()), len(free), model.deformation.anchors)
+    log.info("%d particles (%d held out), %d of %d Gaussians may vary, %d anchors", len(particles), held_out.sum(), int(free.sum()), len(free), model.deformation.anchors)
     if devices.replicas > 1:
         log.info("%d devices in %d processes share each batch of %d", devices.replicas, devices.processes, config.batch_size)
     trainer = _trainer(config, run, items, given, model, held_out, devices)
@@ -231,9 +229,14 @@ def train_set(config, run, devices, particles):
 
 def _trainer(config, run, items, given, model, held_out, devices):
     """Features, standardisation and the last checkpoint."""
-    trainer = Trainer(model, items, None, None, held_out, config, run, devices)
-    trainer.features, trainer.neutral = compute_features(run(rundir.WORK, "gradients.npy"), items, given, trainer.agreement, model, devices)
-    mean, deviation = column_statistics(trainer.features, np.flatnonzero(~held_out))
+    trainer = Trainer(model, items, None, None, None, held_out, config, run, devices)
+    trainer.features, trainer.neutral, slope, curvature = compute_features(
+        run(rundir.WORK, "gradients.npy"), items, given, trainer.agreement, model, devices)
+    if model.settings["at_rest"]:
+        trainer.poses = PoseErrors(slope, curvature, model.pixel_size, trainer.learned, config.seed)
+        trainer.neutral = trainer.neutral + marginal(trainer.poses.sigmas, slope, curvature)
+        log.info("with the neutral model alone, the poses seem uncertain by %s", trainer.poses)
+    mean, deviation = column_statistics(trainer.features, items.of(trainer.learned).ravel())
     model.feature_mean.assign(mean)
     model.feature_deviation.assign(deviation)
     trainer.resume()
@@ -242,16 +245,17 @@ def _trainer(config, run, items, given, model, held_out, devices):
 
 def _finish(config, run, trainer, given_covariance):
     """Latent points, their agreement, and what they are worth."""
-    model, items, held = trainer.model, trainer.items, trainer.held_out
+    model, items, held = trainer.model, trainer.items, trainer.held_out[trainer.items.row]
     encoded = np.concatenate([model.encode(trainer.features[rows])[0].numpy() for rows in np.split(np.arange(len(items)), range(1024, len(items), 1024))])
-    prior = unit_prior(config.latent_dim) if model.settings["variational"] else latent_prior(encoded[trainer.learned])
-    found = refine_latents(model, items, trainer.features, prior, config.latent_steps, trainer.devices)
+    prior = unit_prior(config.latent_dim) if model.settings["variational"] else latent_prior(encoded[~held])
+    found = refine_latents(model, items, trainer.features, prior, config.latent_steps, trainer.devices, trainer.poses)
     own = np.pad(found["z_covariance"], ((0, 0), *[(model.given_dim, 0)] * 2))
     found["z_covariance"] = own + np.pad(given_covariance, ((0, 0), *[(0, model.own_dim)] * 2))
+    found["held_out"] = held
     found["z_std"] = np.sqrt(np.diagonal(found["z_covariance"], axis1=1, axis2=2))
     if trainer.devices.is_chief:
-        write_arrays(run(rundir.LATENTS), id=items.ids, copy=items.copy, held_out=held, encoded=encoded, **found)
-    evidence, *singles = (per_particle(found[name][held], items.row[held]) for name in ("evidence", "neutral_agreement", "static_agreement"))
+        write_arrays(run(rundir.LATENTS), id=items.ids, copy=items.copy, encoded=encoded, **found)
+    evidence, *singles = (found[name][held & (items.copy == 0)] for name in ("evidence", "neutral_evidence", "static_evidence"))
     gain, weight, plain = held_out_evidence(evidence, np.stack(singles), config.seed)
     own, own_covariance = found["z"][:, model.given_dim:], found["z_covariance"][:, model.given_dim:, model.given_dim:]
     motion, amplitude = spread_motion(model.alone(), own)

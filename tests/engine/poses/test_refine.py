@@ -7,9 +7,10 @@ from gmmhet.engine import rundir
 from gmmhet.engine.gmm.mixture import Mixture
 from gmmhet.engine.imaging.fourier import FourierGrid
 from gmmhet.engine.imaging.pose import angular_distance_deg, rotation_from_vector
+from gmmhet.engine.imaging.pose_change import small_rotation
 from gmmhet.engine.io.particles import read_particles
 from gmmhet.engine.losses.agreement import Agreement
-from gmmhet.engine.poses.refine import refine_poses, small_rotation
+from gmmhet.engine.poses.refine import refine_poses
 from gmmhet.engine.training.batches import Items
 from gmmhet.engine.training.gauss_newton import refine
 from gmmhet.engine.training.heterogeneity import NETWORKS

@@ -29,9 +29,12 @@ def test_with_symmetry_a_particle_is_taken_once_per_equivalent_orientation_with_
     assert len(items) == 360
     np.testing.assert_array_equal(items.ids[:6], np.repeat(particles.ids[:2], 3))
     np.testing.assert_array_equal(items.copy[:6], [0, 1, 2] * 2)
-    images, rotation, _, _ = items.batch(np.array([3, 4, 5]))
-    np.testing.assert_array_equal(images[0], images[2])
-    np.testing.assert_allclose(rotation, particles.rotation[1] @ symmetry_matrices("c3"), atol=1e-6)
+    np.testing.assert_array_equal(items.of([1, 4]), [[3, 4, 5], [12, 13, 14]])
+    np.testing.assert_allclose(items.rotation(items.of([1])[0]), particles.rotation[1] @ symmetry_matrices("c3"), atol=1e-6)
+    features = np.arange(360)
+    for chosen, batch in prefetched(items, np.array([7, 2]), 8, features):
+        np.testing.assert_array_equal(batch[0], particles.read(chosen))
+        np.testing.assert_array_equal(batch[4], features[items.of(chosen)][..., None])
 
 
 @pytest.mark.parametrize("size", [1, 7, 120, 500])
@@ -39,7 +42,7 @@ def test_prefetched_batches_hold_every_item_once_in_order_with_its_features(part
     order = np.random.default_rng(0).permutation(120)
     features, seen = np.arange(240).reshape(120, 2), []
     for chosen, batch in prefetched(Items(particles), order, size, features):
-        np.testing.assert_array_equal(batch[4], features[chosen])
+        np.testing.assert_array_equal(batch[4], features[chosen][:, None])
         assert len(batch[0]) == len(chosen) <= size
         seen.extend(chosen)
     np.testing.assert_array_equal(seen, order)
@@ -50,12 +53,11 @@ def test_nothing_to_read_gives_no_batches(particles):
 
 
 @pytest.mark.parametrize("fraction,expected", [(0.1, 12), (0.001, 1), (0.9, 108)])
-def test_held_out_particles_are_held_out_with_all_their_copies(particles, fraction, expected):
-    items = Items(particles, "c3")
-    held = hold_out(items, fraction, 1)
-    assert held.sum() == 3 * expected and np.array_equal(held[::3], held[1::3]) and np.array_equal(held[::3], held[2::3])
-    np.testing.assert_array_equal(held, hold_out(items, fraction, 1))
-    assert not np.array_equal(held, hold_out(items, fraction, 2))
+def test_a_fraction_of_the_particles_is_held_out_at_random_by_seed(fraction, expected):
+    held = hold_out(120, fraction, 1)
+    assert held.sum() == expected
+    np.testing.assert_array_equal(held, hold_out(120, fraction, 1))
+    assert not np.array_equal(held, hold_out(120, fraction, 2))
 
 
 def test_column_statistics_are_those_of_the_given_rows_and_a_constant_column_is_not_divided_by_zero():
