@@ -103,7 +103,7 @@ class TrainConfig(Common):
                           "orientation, and one asymmetric unit varies.")
     pose_errors: str = param("auto", "auto: how wrong the given poses may be is estimated from the images, and each particle's pose along with its "
                              "conformation, so that a wrong pose is not taken for motion; none: the given poses are exact.",
-                             choices=("auto", "none"))
+                             choices=("auto", "none"), expert=True)
     latent_dim: int = param(4, "Dimension of the latent space.", low=1, high=64)
     objective: str = param("likelihood", "likelihood: whitened images, CTF-multiplied model; frc: Fourier ring correlation as in the paper.",
                            choices=("likelihood", "frc"))

@@ -5,7 +5,6 @@ from pwem.objects import SetOfParticlesFlex
 from pyworkflow.protocol import params
 
 from gmmhet import convert
-from gmmhet.constants import COPIES
 from gmmhet.engine import config, rundir
 from gmmhet.protocols.protocol_base import GmmHetProtBase, flexFolder, markFlex
 
@@ -51,9 +50,6 @@ class GmmHetProtRefine(GmmHetProtBase):
     def _inputProblems(self):
         particles = self.inputParticles.get()
         problems = [flexFolder(particles, "train")[1], convert.whyNotWritable(particles)]
-        if hasattr(particles.getFirstItem(), COPIES):
-            problems.append("The particles were trained with a symmetry and have several conformations each: their orientations cannot be "
-                            "refined against one of them.")
         return [problem for problem in problems if problem]
 
     def _methods(self):

@@ -8,7 +8,7 @@ from pyworkflow.utils import makePath
 
 from gmmhet import convert
 from gmmhet.engine import rundir
-from gmmhet.protocols import GmmHetProtAnalyze, GmmHetProtRefine, GmmHetProtTrain
+from gmmhet.protocols import GmmHetProtAnalyze, GmmHetProtTrain
 
 COPIES = 3
 
@@ -63,12 +63,6 @@ def test_agreement_is_the_mean_over_the_copies_and_held_out_particles_are_marked
     item = trained.outputParticles[11]
     assert (item._gmmAgreement.get(), item._gmmNeutralAgreement.get(), item._gmmHeldOut.get()) == (11.0, 1.0, 0)
     assert trained.outputParticles[20]._gmmHeldOut.get() == 1
-
-
-def test_refining_particles_with_several_conformations_is_refused(trained):
-    protocol = GmmHetProtRefine()
-    protocol.inputParticles.set(trained.outputParticles)
-    assert "trained with a symmetry and have several conformations each" in " ".join(protocol.validate())
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,6 @@ MOST_SPURIOUS, LEAST_AGREEMENT = 0.2, 0.3
 TOLERATED_R2 = 0.05
 
 
-def per_particle(values, row):
-    """Mean over the symmetry copies of each particle: copies share one image, so they are not independent. [n_items] to [n_particles]."""
-    _, place = np.unique(row, return_inverse=True)
-    return np.bincount(place, values) / np.bincount(place)
-
-
 def landscape_weight(gain, steps=60):
     """Share w of the particles that come from the landscape and not from the single model: it maximises ``sum log(1 - w + w exp(gain))``.
 

@@ -24,7 +24,7 @@ def gradient_function(agreement, model):
     `given` [B, copies, given_dim] are latent points of the earlier stages. The gradient with respect to the decoder's outputs at 0 is the per-Gaussian gradient carried through the deformation's chain rule,
     so it is already summed over neighbours that move together, and restricted to the columns and region that may vary.
     """
-    by_pose = pose_function(agreement, model)
+    by_pose = pose_function(agreement)
 
     def gradients(images, rotation, shift, ctf, given):
         data, transfer = agreement.observe(images, ctf)

@@ -16,7 +16,7 @@ from gmmhet.engine.losses.agreement import Agreement
 from gmmhet.engine.training.batches import by_item, prefetched
 from gmmhet.engine.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from gmmhet.engine.training.model import assign
-from gmmhet.engine.training.pose_errors import SETTLE_STEPS, joint_function
+from gmmhet.engine.training.pose_errors import SETTLE_EPOCHS, SETTLE_STEPS, joint_function
 
 #: networks of the presets; the paper's are from its Methods
 NETWORKS = {
@@ -151,7 +151,7 @@ class Trainer:
 
     def _settle_poses(self):
         """Estimate the poses' uncertainty anew, from time to time."""
-        every = max(1, round(SETTLE_STEPS / self.steps_per_epoch))
+        every = min(max(1, round(SETTLE_STEPS / self.steps_per_epoch)), SETTLE_EPOCHS)
         if self.poses is None or (len(self.history) + 1) % every:
             return
         parts = []

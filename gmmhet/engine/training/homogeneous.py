@@ -54,8 +54,8 @@ class HomogeneousParticles:
             group[real.ctf[indices, 10] == name] = number
         rotation, shift = real.rotation[indices], real.shift_angst[indices]
         if self._poses:
-            noise = [np.random.default_rng([self._seed, 17, int(i)]).standard_normal(5) for i in real.ids[indices]]
-            rotation, shift = (np.float32(part) for part in changed_exactly(rotation, shift, self._poses.drawn(indices, np.stack(noise))))
+            draws = np.stack([np.random.default_rng([self._seed, 17, int(i)]).standard_normal(5) for i in real.ids[indices]])
+            rotation, shift = (np.float32(part) for part in changed_exactly(rotation, shift, self._poses.drawn(indices, draws)))
         images = self._clean(*self._mixtures(indices), *(tf.constant(a, tf.float32) for a in (rotation, shift, real.ctf[indices])),
                              tf.constant(self._likelihood.scale[group], tf.float32)).numpy()
         for image, number, i in zip(images, group, real.ids[indices]):

@@ -7,9 +7,7 @@ from gmmhet.engine.imaging.projection import place, project
 from gmmhet.engine.log import progress
 from gmmhet.engine.training.batches import by_item, prefetched
 from gmmhet.engine.training.gauss_newton import refine
-
-#: Gauss-Newton steps on the pose of a single model, from that of the particle's own conformation
-POSE_STEPS = 2
+from gmmhet.engine.training.pose_errors import POSE_STEPS, pose_precision
 
 
 def latent_prior(z):
@@ -21,11 +19,6 @@ def latent_prior(z):
 def unit_prior(dimension):
     """Mean and precision of the unit normal, the prior of variational training."""
     return np.zeros(dimension, np.float32), np.eye(dimension, dtype=np.float32)
-
-
-def _pose_precision(sigma):
-    """Precision [5, 5] of changes of pose of standard deviations sigma [2], radians and Å."""
-    return np.diag(np.maximum(np.repeat(sigma, (3, 2)), [1e-5] * 3 + [1e-4] * 2) ** -2.0)
 
 
 def refine_latents(model, items, features, prior, steps, devices, poses=None, batch_size=64):
@@ -54,10 +47,10 @@ def refine_latents(model, items, features, prior, steps, devices, poses=None, ba
     pose, pose_alone = (5 * bool(np.any(sigma > 0)) for sigma in ((poses.sigma, poses.first_sigma) if poses else (0, 0)))
     own = copies * dimension
     prior = np.tile(prior[0], copies), np.kron(np.eye(copies), prior[1])
-    pose_precision = _pose_precision(poses.sigma) if pose else np.zeros((0, 0))
-    alone = tf.constant(_pose_precision(poses.first_sigma) if pose_alone else np.zeros((0, 0)), tf.float32)
+    by_pose = pose_precision(poses.sigma) if pose else np.zeros((0, 0))
+    alone = tf.constant(pose_precision(poses.first_sigma) if pose_alone else np.zeros((0, 0)), tf.float32)
     mean = tf.constant(np.pad(prior[0], (0, pose)), tf.float32)
-    precision = tf.constant(np.block([[prior[1], np.zeros((own, pose))], [np.zeros((pose, own)), pose_precision]]), tf.float32)
+    precision = tf.constant(np.block([[prior[1], np.zeros((own, pose))], [np.zeros((pose, own)), by_pose]]), tf.float32)
     grid, likelihood = model.likelihood.grid, model.likelihood
     root_weight = tf.constant(np.sqrt(grid.weight))
     steps_pose = difference_steps(grid.pixel_size)

@@ -15,10 +15,12 @@ from scipy.optimize import minimize
 from gmmhet.engine.imaging.pose_change import changed, difference_steps
 from gmmhet.engine.imaging.projection import place, project
 from gmmhet.engine.training.batches import by_item
-from gmmhet.engine.training.gauss_newton import linearised
+from gmmhet.engine.training.gauss_newton import linearised, refine
 
-#: particles from which sigma is estimated, and optimizer steps after which it is estimated anew
-MOST_ITEMS, SETTLE_STEPS = 512, 150
+#: particles from which sigma is estimated, and optimizer steps, or epochs, after which it is estimated anew
+MOST_ITEMS, SETTLE_STEPS, SETTLE_EPOCHS = 512, 150, 3
+#: Gauss-Newton steps on poses
+POSE_STEPS = 4
 #: sigma's range: degrees and pixels; what is at the lower end counts as 0
 RANGE_DEG, RANGE_PX = (0.01, 10.0), (0.005, 5.0)
 
@@ -32,6 +34,7 @@ class PoseErrors:
     pixel_size : float, Å.
     learned : int [m], the particles that sigma may be estimated from.
     seed : int
+    sigma : float [2], radians and Å, that one model for all particles wants; None estimates it from slope and curvature.
 
     Attributes
     ----------
@@ -42,12 +45,12 @@ class PoseErrors:
     precision : tf.Variable [5], diagonal of P; 0 where sigma is 0, and every change with it.
     """
 
-    def __init__(self, slope, curvature, pixel_size, learned, seed):
+    def __init__(self, slope, curvature, pixel_size, learned, seed, sigma=None):
         self.curvature, self._pixel_size = np.asarray(curvature, np.float32), pixel_size
         order = np.random.default_rng([seed, 16]).permutation(len(learned))
         self.sample = np.sort(np.asarray(learned)[order[:MOST_ITEMS]])
         self.sigma, self.precision = np.zeros(2), tf.Variable(tf.zeros(5), trainable=False)
-        self.settle(slope[self.sample], curvature[self.sample])
+        self.assume(likeliest_sigma(slope[self.sample], curvature[self.sample], pixel_size, self.sigma) if sigma is None else sigma)
         self.first_sigma = self.sigma
         self.change = (self.response(slice(None)) @ slope[..., None])[..., 0]
 
@@ -123,15 +126,68 @@ def likeliest_sigma(slope, curvature, pixel_size, start):
     return sigma if value(sigma) > value(np.zeros(2)) + np.log(len(slope)) else np.zeros(2)
 
 
-def pose_function(agreement, model):
+class SamplePoses:
+    """Poses of a sample of particles with one model for all (or given conformations), before there is anything else.
+
+    Parameters
+    ----------
+    particles : ParticleSet.
+
+    Attributes
+    ----------
+    sigma : float [2], radians and Å, as of the last call of `likelier`.
+    """
+
+    def __init__(self, particles):
+        self._particles, self.sigma = particles, np.zeros(2)
+
+    def likelier(self, rows, mixtures, change, agreement, batch_size=64):
+        """Most probable changes of pose, float32 [n, 5], with the sigma that these particles want.
+
+        Parameters
+        ----------
+        rows : int [n]; mixtures : callable, rows [B] to centers, amplitudes and widths; change : [n, 5], where to begin.
+        agreement : Agreement, likelihood.
+        """
+        steps = tf.constant(difference_steps(agreement.grid.pixel_size))
+
+        def problems():
+            for i in range(0, len(rows), batch_size):
+                yield self._residual(rows[i:i + batch_size], mixtures, agreement), tf.constant(change[i:i + batch_size])
+        slope, curvature = (np.concatenate(part) for part in zip(*(told_from_zero(residual, start, steps) for residual, start in problems())))
+        self.sigma = likeliest_sigma(slope, curvature, agreement.grid.pixel_size, self.sigma)
+        if not np.any(self.sigma > 0):
+            return np.zeros_like(change)
+        precision = tf.constant(pose_precision(self.sigma), tf.float32)
+        return np.concatenate([refine(residual, start, tf.zeros(5), precision, POSE_STEPS, steps)[0] for residual, start in problems()])
+
+    def _residual(self, rows, mixtures, agreement):
+        """Residuals of some particles by their changes of pose: a function."""
+        particles, mixture = self._particles, mixtures(rows)
+        data, transfer = agreement.observe(particles.read(rows), particles.ctf[rows])
+        rotation, shift = (tf.constant(part[rows], tf.float32) for part in (particles.rotation, particles.shift_angst))
+        return lambda x: _residual(agreement, data, transfer, changed(rotation, shift, x), mixture)
+
+
+def told_from_zero(residual, x, steps):
+    """Slope at 0 and curvature of the quadratic that the log-likelihood is like about x."""
+    slope, curvature = linearised(residual, x, residual(x), steps)
+    return slope + tf.linalg.matvec(curvature, x), curvature
+
+
+def pose_precision(sigma):
+    """Precision [5, 5] of changes of pose of standard deviations sigma [2], radians and Å."""
+    return np.diag(np.maximum(np.repeat(sigma, (3, 2)), [1e-5] * 3 + [1e-4] * 2) ** -2.0)
+
+
+def pose_function(agreement):
     """A function: data, transfer, rotation, shift, mixture to slope [B, 5] and curvature [B, 5, 5] of the log-likelihood by a change of pose."""
     steps = tf.constant(difference_steps(agreement.grid.pixel_size))
 
     def function(data, transfer, rotation, shift, mixture):
         def residual(x):
             return _residual(agreement, data, transfer, changed(rotation, shift, x), mixture)
-        still = tf.zeros([tf.shape(rotation)[0], 5])
-        return linearised(residual, still, residual(still), steps)
+        return told_from_zero(residual, tf.zeros([tf.shape(rotation)[0], 5]), steps)
     return function
 
 
@@ -152,8 +208,7 @@ def joint_function(agreement, model):
             mixture = model.mixture(tf.concat([given, tf.reshape(q[:, :own], [-1, model.own_dim])], 1))
             return _residual(agreement, data, transfer, changed(rotation, shift, q[:, own:]), model.assembled(mixture))
         here = tf.concat([tf.reshape(model.encode(features)[0], [-1, own]), change], 1)
-        slope, curvature = linearised(residual, here, residual(here), steps)
-        return slope + tf.linalg.matvec(curvature, here), curvature
+        return told_from_zero(residual, here, steps)
     return function
 
 

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy.spatial.transform import Rotation
 
 from gmmhet.engine.gmm.mixture import Mixture
-from gmmhet.engine.networks.decoder import Deformation, anchor_weights
+from gmmhet.engine.networks.decoder import Deformation, anchor_weights, brought_to_rest
 from gmmhet.engine.networks.mlp import mlp
 
 ALL = ("amplitude", "position", "width")
@@ -136,3 +137,27 @@ def test_weight_decay_is_in_the_losses_of_the_network():
     kernels = [w for w in network.trainable_variables if len(w.shape) == 2]
     assert float(sum(network.losses)) == pytest.approx(0.01 * sum(float(tf.reduce_sum(k**2)) for k in kernels), rel=1e-5)
     assert not mlp(6, [8], 3, seed=1).losses
+
+
+# ---- what moves as a whole is brought to rest
+
+def test_a_rigid_motion_of_everything_is_taken_out_and_a_domain_s_own_motion_is_kept():
+    rng = np.random.default_rng(0)
+    centers, mass = rng.normal(0, 40, (500, 3)), np.ones(500, np.float32)
+    domain = centers[:, 0] > 20
+    moved = np.zeros((500, 3))
+    moved[domain] = Rotation.from_rotvec([0, 0.4, 0]).apply(centers[domain] - [20, 0, 0]) + [20, 0, 0] - centers[domain]
+    whole = Rotation.from_rotvec([0.05, -0.03, 0.04])
+    cases = np.stack([whole.apply(centers) + [2, -1, 3] - centers, moved, whole.apply(centers + moved) + [2, -1, 3] - centers])
+    left = brought_to_rest(tf.constant(centers, tf.float32), tf.constant(cases, tf.float32), mass).numpy()
+    np.testing.assert_allclose(left[0], 0, atol=1e-3)
+    for kept in left[1:]:
+        np.testing.assert_allclose(kept, moved, atol=0.1)
+
+
+def test_a_deformation_at_rest_cannot_move_everything_and_stays_exactly_neutral_at_output_zero():
+    neutral = mixture()
+    deformation = Deformation(neutral, np.ones(60, bool), ("position",), 15.0, at_rest=True)
+    np.testing.assert_array_equal(rows(deformation.apply(tf.zeros([1, deformation.outputs])), neutral)[0][0], neutral.centers)
+    shifted = rows(deformation.apply(tf.fill([1, deformation.outputs], 0.5)), neutral)[0][0]
+    np.testing.assert_allclose(shifted, neutral.centers, atol=1e-3)

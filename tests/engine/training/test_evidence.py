@@ -12,7 +12,6 @@ from gmmhet.engine.training.evidence import (
     held_out_evidence,
     landscape_weight,
     latent_agreement,
-    per_particle,
     posterior_draw,
     predictability,
     seen_warnings,
@@ -76,10 +75,6 @@ def test_one_held_out_particle_is_enough_to_give_a_number():
 def test_the_bootstrap_interval_is_that_of_the_mean():
     values = np.random.default_rng(0).normal(1, 2, 10000)
     assert bootstrap_interval(values, 1) == pytest.approx((values.mean() - 0.0392, values.mean() + 0.0392), abs=0.004)
-
-
-def test_evidence_is_counted_once_a_particle_and_not_once_a_symmetry_copy():
-    np.testing.assert_allclose(per_particle(np.array([1.0, 2.0, 3.0, 5.0]), np.array([4, 4, 7, 7])), [1.5, 4.0])
 
 
 def test_a_sample_is_spread_evenly_and_never_larger_than_the_whole():
