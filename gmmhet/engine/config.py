@@ -99,8 +99,8 @@ class TrainConfig(Common):
     region: str = param("", "Gaussians that may vary: a mask map (MRC), 'sphere:x,y,z,radius' in Å from the box centre, 'chain:A,B/120-240' (whole "
                         "chains, or residues of a chain, of a model that was fitted with --atoms), or a text file of Gaussian numbers from 1; several "
                         "joined by ';'. Empty: all.")
-    symmetry: str = param("c1", "Point group of the consensus (cN or dN). Above c1 each particle is taken once per symmetry-related "
-                          "orientation, and one asymmetric unit varies.")
+    symmetry: str = param("c1", "Point group of the consensus (cN or dN). Above c1 one asymmetric unit varies, in each symmetry-related place of a "
+                          "particle by itself: a particle has a latent point for each.")
     pose_errors: str = param("auto", "auto: how wrong the given poses may be is estimated from the images, and each particle's pose along with its "
                              "conformation, so that a wrong pose is not taken for motion; none: the given poses are exact.",
                              choices=("auto", "none"), expert=True)
@@ -178,7 +178,8 @@ class DecodeConfig(Common):
 class ReconstructConfig(Common):
     particles: str = param("", "Posed particles: a RELION star file or an EMAN2 list (.lst). With --model alone, the particles it was trained on.", path=True)
     ids: str = param("", "Text file of particle ids (rlnImageId, or row number from 1). Empty: all particles.", path=True)
-    model: str = param("", "Folder of a 'train' run, for --near.", path=True)
+    model: str = param("", "Folder of a 'train' run: for --near, for lists of symmetry copies, and to invert optics groups that it found to be black.",
+                       path=True)
     near: str = param("", "Latent point z as comma-separated numbers: reconstruct the --k particles nearest to it.")
     k: int = param(2000, "Particles nearest to --near.", low=2)
     symmetry: str = param("c1", "Point group imposed on the map (cN or dN).")
@@ -202,9 +203,9 @@ PRESETS = {"default": {}, "paper": dict(objective="frc", learning_rate=1e-4, bat
 STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 12000, 10, 100
 
 
-def with_length(config, items):
-    """The parameters of the train stage with epochs and patience in numbers, for a set of so many items (particles times symmetry copies)."""
-    epochs = config.epochs or min(max(round(STEPS * config.batch_size / items), FEWEST_EPOCHS), MOST_EPOCHS)
+def with_length(config, particles):
+    """The parameters of the train stage with epochs and patience in numbers, for a set of so many particles."""
+    epochs = config.epochs or min(max(round(STEPS * config.batch_size / particles), FEWEST_EPOCHS), MOST_EPOCHS)
     return dataclasses.replace(config, epochs=epochs, patience=config.patience or max(3, epochs // 3))
 
 
