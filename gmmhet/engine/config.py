@@ -60,8 +60,8 @@ class Common:
 
 @stage("simulate", "Make a set of particles with known heterogeneity, its consensus map, and the oracle's score.")
 class SimulateConfig(Common):
-    kind: str = param("hinge", "hinge: one domain turns continuously; assembly: discrete states with unequal populations; "
-                      "mixed: two parts that can be absent, one of which turns where it is present; c3: one subunit of three moves; null: every "
+    kind: str = param("hinge", "hinge: one domain turns continuously; assembly: discrete states with unequal populations; mixed: two "
+                      "parts that can be absent, one of which turns where it is present; c3: one subunit of three moves; null: every "
                       "particle is the same.", choices=("hinge", "assembly", "mixed", "c3", "null"))
     n: int = param(16000, "Number of particles.", low=2, high=10**8)
     box: int = param(64, "Box of the particles.", low=16, high=1024, unit="px")
@@ -76,16 +76,17 @@ class SimulateConfig(Common):
 class FitConfig(Common):
     map: str = param("", "Consensus map (MRC). Give this or --particles.", path=True)
     particles: str = param("", "Posed particles: a RELION star file or an EMAN2 list (.lst), used when there is no map.", path=True)
-    atoms: str = param("", "Atomic model (PDB or mmCIF) that lies in the map, to start the Gaussians from; each then remembers its chain and residues, "
-                       "which regions can name. Density that it does not explain gets Gaussians too.", path=True, label="Atomic model")
+    atoms: str = param("", "Atomic model (PDB or mmCIF) that lies in the map, to start the Gaussians from; each then remembers its chain "
+                       "and residues, which regions can name. Density that it does not explain gets Gaussians too.", path=True,
+                       label="Atomic model")
     resolution: float = param(0.0, "Target resolution: details finer than this are ignored. 0 takes three pixels "
                               "(1.5 times the Nyquist limit).", low=0.0, high=200.0, unit="Å")
-    n_gaussians: str = param("auto", "Number of Gaussians, or 'auto': the molecule's volume over the cube of 0.7 times the target resolution, and more "
-                             "until the mean FSC with the map reaches 0.95. Probes in weak density come on top.")
+    n_gaussians: str = param("auto", "Number of Gaussians, or 'auto': the molecule's volume over the cube of 0.7 times the target "
+                             "resolution, and more until the mean FSC with the map reaches 0.95. Probes in weak density come on top.")
     mask: str = param("", "Mask map (MRC, 0 to 1): Gaussians outside it are dropped.", path=True)
     threshold: float = param(0.0, "Density level above which Gaussians are seeded; 0 finds it from the map.", expert=True)
-    probes: str = param("auto", "Gaussians in weak density beside the molecule, for a domain that few particles have or that turns far: 'auto' finds it, "
-                        "'none', or the density level above which they are seeded (below the threshold).", expert=True)
+    probes: str = param("auto", "Gaussians in weak density beside the molecule, for a domain that few particles have or that turns far: "
+                        "'auto' finds it, 'none', or the density level above which they are seeded (below the threshold).", expert=True)
     steps: int = param(400, "Optimizer steps, spread over coarse to fine resolution.", low=1, high=100000, expert=True)
 
 
@@ -93,56 +94,58 @@ class FitConfig(Common):
 class TrainConfig(Common):
     particles: str = param("", "Posed particles: a RELION star file or an EMAN2 list (.lst).", path=True)
     gmm: str = param("", "Folder of a 'fit' run: the neutral model.", path=True)
-    ids: str = param("", "Text file of the ids of the particles to train on (rlnImageId, or row number from 1), such as a cluster of 'analyze'. Empty: all.",
-                     path=True)
+    ids: str = param("", "Text file of the ids of the particles to train on (rlnImageId, or row number from 1), such as a cluster of "
+                     "'analyze'. Empty: all.", path=True)
     vary: str = param("amplitude,position", "What may vary between particles, comma-separated: amplitude, position, width.")
-    region: str = param("", "Gaussians that may vary: a mask map (MRC), 'sphere:x,y,z,radius' in Å from the box centre, 'chain:A,B/120-240' (whole "
-                        "chains, or residues of a chain, of a model that was fitted with --atoms), or a text file of Gaussian numbers from 1; several "
-                        "joined by ';'. Empty: all.")
-    symmetry: str = param("c1", "Point group of the consensus (cN or dN). Above c1 one asymmetric unit varies, in each symmetry-related place of a "
-                          "particle by itself: a particle has a latent point for each.")
-    pose_errors: str = param("auto", "auto: how wrong the given poses may be is estimated from the images, and each particle's pose along with its "
-                             "conformation, so that a wrong pose is not taken for motion; none: the given poses are exact.",
-                             choices=("auto", "none"), expert=True)
+    region: str = param("", "Gaussians that may vary: a mask map (MRC), 'sphere:x,y,z,radius' in Å from the box centre, "
+                        "'chain:A,B/120-240' (whole chains, or residues of a chain, of a model that was fitted with --atoms), or a text "
+                        "file of Gaussian numbers from 1; several joined by ';'. Empty: all.")
+    symmetry: str = param("c1", "Point group of the consensus (cN or dN). Above c1 one asymmetric unit varies, in each symmetry-related "
+                          "place of a particle by itself: a particle has a latent point for each.")
+    pose_errors: str = param("auto", "auto: how wrong the given poses may be is estimated from the images, and each particle's pose "
+                             "along with its conformation, so that a wrong pose is not taken for motion; none: the given poses are "
+                             "exact.", choices=("auto", "none"), expert=True)
     latent_dim: int = param(4, "Dimension of the latent space.", low=1, high=64)
-    objective: str = param("likelihood", "likelihood: whitened images, CTF-multiplied model; frc: Fourier ring correlation as in the paper.",
-                           choices=("likelihood", "frc"))
-    preset: str = param("default", "paper: networks, objective, learning rate and batch of Chen & Ludtke, for the parameters that you leave at their "
-                        "default; default: what measured best.",
-                        choices=("default", "paper"))
-    continue_from: str = param("", "Folder of an earlier 'train' run to go on from. With the same --vary, --region and --latent-dim its networks are trained further. "
-                             "With others this is a further stage: every particle keeps the conformation that the earlier run gave it, and this run learns "
-                             "what comes on top, in latent dimensions of its own; for example amplitudes first, then the motion of one domain in the "
-                             "particles that have it (--ids).", path=True)
-    null: bool = param(False, "Also train in the same way on homogeneous images, simulated as they are read (nothing goes to the disk) with the particles' "
-                       "own orientations, CTF, noise and density scale: the motion and the gain that it finds are spurious. Takes as long again.",
-                       label="Null control")
-    half_sets: bool = param(False, "Also train one network on each half set (rlnRandomSubset where known, else random halves), and ask whether the two agree on "
-                            "what each particle does. Takes as long again.", label="Half-set control")
+    objective: str = param("likelihood", "likelihood: whitened images, CTF-multiplied model; frc: Fourier ring correlation as in the "
+                           "paper.", choices=("likelihood", "frc"))
+    preset: str = param("default", "paper: networks, objective, learning rate and batch of Chen & Ludtke, for the parameters that you "
+                        "leave at their default; default: what measured best.", choices=("default", "paper"))
+    continue_from: str = param("", "Folder of an earlier 'train' run to go on from. With the same --vary, --region and --latent-dim its "
+                               "networks are trained further. With others this is a further stage: every particle keeps the conformation "
+                               "that the earlier run gave it, and this run learns what comes on top, in latent dimensions of its own; "
+                               "for example amplitudes first, then the motion of one domain in the particles that have it (--ids).",
+                               path=True)
+    null: bool = param(False, "Also train in the same way on homogeneous images, simulated as they are read (nothing goes to the disk) "
+                       "with the particles' own orientations, CTF, noise and density scale: the motion and the gain that it finds are "
+                       "spurious. Takes as long again.", label="Null control")
+    half_sets: bool = param(False, "Also train one network on each half set (rlnRandomSubset where known, else random halves), and ask "
+                            "whether the two agree on what each particle does. Takes as long again.", label="Half-set control")
     resolution: float = param(0.0, "Target resolution; 0 takes the neutral model's.", low=0.0, high=200.0, unit="Å")
-    min_resolution: float = param(0.0, "Ignore details coarser than this; 0 uses all. It must be coarser than the target resolution.", low=0.0, high=10000.0,
-                                  unit="Å", expert=True)
+    min_resolution: float = param(0.0, "Ignore details coarser than this; 0 uses all. It must be coarser than the target resolution.",
+                                  low=0.0, high=10000.0, unit="Å", expert=True)
     rescale_map: bool = param(False, "Use the neutral model although its pixel size is not the particles'.", expert=True)
-    epochs: int = param(0, "Most passes through the particles; 0 chooses it from their number, more for small sets. Training stops earlier when held-out "
-                        "agreement no longer improves. More of them, or more patience, with --resume take a run further.", low=0, high=10000)
-    patience: int = param(0, "Epochs without a better held-out agreement before training stops; 0 takes a third of --epochs, for the agreement rises most "
-                          "when the learning rate falls, at the end.", low=0, high=10000, expert=True)
+    epochs: int = param(0, "Most passes through the particles; 0 chooses it from their number, more for small sets. Training stops "
+                        "earlier when held-out agreement no longer improves. More of them, or more patience, with --resume take a run "
+                        "further.", low=0, high=10000)
+    patience: int = param(0, "Epochs without a better held-out agreement before training stops; 0 takes a third of --epochs, for the "
+                          "agreement rises most when the learning rate falls, at the end.", low=0, high=10000, expert=True)
     batch_size: int = param(64, "Particles per optimizer step.", low=1, high=4096)
     learning_rate: float = param(1e-3, "ADAM learning rate at the start.", low=1e-7, high=1.0, expert=True)
     held_out: float = param(0.1, "Fraction of the particles the networks never see; they measure agreement honestly.",
                             low=0.01, high=0.9, expert=True)
     smoothness: float = param(12.0, "Distance over which neighbouring Gaussians move together; 0 leaves each free.",
                               low=0.0, high=200.0, unit="Å", expert=True)
-    amplitude_cost: float = param(10.0, "What it costs to change amplitudes, for the molecule's whole mass: motion is then explained by moving "
-                                  "Gaussians and not by fading them here and there. 0 makes both alike.",
-                                  low=0.0, high=1e6, unit="nats", expert=True)
-    latent_noise: float = param(0.1, "Standard deviation of the noise on z while training with the paper's networks; the default learns it per particle.", low=0.0, high=10.0, expert=True)
+    amplitude_cost: float = param(10.0, "What it costs to change amplitudes, for the molecule's whole mass: motion is then explained by "
+                                  "moving Gaussians and not by fading them here and there. 0 makes both alike.", low=0.0, high=1e6,
+                                  unit="nats", expert=True)
+    latent_noise: float = param(0.1, "Standard deviation of the noise on z while training with the paper's networks; the default learns "
+                                "it per particle.", low=0.0, high=10.0, expert=True)
     mask_diameter: float = param(0.0, "Diameter of the soft circular mask on the particles; 0 takes it from the neutral model.",
                                  low=0.0, unit="Å", expert=True)
     latent_steps: int = param(2, "Gauss-Newton steps on each particle's z after training, with the decoder fixed; 0 keeps the encoder's z.",
                               low=0, high=100, expert=True)
-    pause_after_epoch: int = param(-1, "End this call after so many epochs in all, to be continued with --resume; 0 only prepares, -1 runs to the end.",
-                                   low=-1, expert=True)
+    pause_after_epoch: int = param(-1, "End this call after so many epochs in all, to be continued with --resume; 0 only prepares, -1 "
+                                   "runs to the end.", low=-1, expert=True)
 
 
 @stage("refine", "Refine each particle's orientation and shift against its own conformation.")
@@ -176,10 +179,11 @@ class DecodeConfig(Common):
 
 @stage("reconstruct", "Plain reconstruction of a subset of the original particles, with half maps and FSC.")
 class ReconstructConfig(Common):
-    particles: str = param("", "Posed particles: a RELION star file or an EMAN2 list (.lst). With --model alone, the particles it was trained on.", path=True)
+    particles: str = param("", "Posed particles: a RELION star file or an EMAN2 list (.lst). With --model alone, the particles it was "
+                           "trained on.", path=True)
     ids: str = param("", "Text file of particle ids (rlnImageId, or row number from 1). Empty: all particles.", path=True)
-    model: str = param("", "Folder of a 'train' run: for --near, for lists of symmetry copies, and to invert optics groups that it found to be black.",
-                       path=True)
+    model: str = param("", "Folder of a 'train' run: for --near, for lists of symmetry copies, and to invert optics groups that it found "
+                       "to be black.", path=True)
     near: str = param("", "Latent point z as comma-separated numbers: reconstruct the --k particles nearest to it.")
     k: int = param(2000, "Particles nearest to --near.", low=2)
     symmetry: str = param("c1", "Point group imposed on the map (cN or dN).")

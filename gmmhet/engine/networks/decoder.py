@@ -45,8 +45,8 @@ class Deformation:
     free : bool array [N].
     columns : tuple of COLUMNS that may vary.
     smoothness_angst : float, see `anchor_weights`.
-    at_rest : bool, whether the rigid motion of most of the mass is taken out of every displacement (`brought_to_rest`): where poses are found along with
-        conformations, the two would else share it in any proportion.
+    at_rest : bool, whether the rigid motion of most of the mass is taken out of every displacement (`brought_to_rest`): where poses are
+        found along with conformations, the two would else share it in any proportion.
     """
 
     def __init__(self, neutral, free, columns, smoothness_angst, at_rest=False):
@@ -115,8 +115,9 @@ class Deformation:
 def brought_to_rest(centers, moved, mass):
     """Displacements [B, N, 3] without the rigid motion that most of the mass makes.
 
-    Shift and rotation are fitted by iteratively reweighted least squares with the weights of a Cauchy distribution, from rest: a domain that moves by
-    itself leaves the rest where it is, and a motion of everything is found whole. Differentiable, the weights being held fixed.
+    Shift and rotation are fitted by iteratively reweighted least squares with the weights of a Cauchy distribution, from rest: a domain
+    that moves by itself leaves the rest where it is, and a motion of everything is found whole. Differentiable, the weights being held
+    fixed.
 
     Parameters
     ----------

@@ -77,7 +77,8 @@ def refine_stage(config, run):
             particles.path, particles.box, particles.pixel_size, model.box, model.pixel_size))
     z = _latents_of(config.model, particles, model)
     run.create()
-    rotation, shift, gain = refine_poses(model, Items(particles, model.symmetry), z, config.sigma_angle, config.sigma_shift, config.steps, config.batch_size)
+    rotation, shift, gain = refine_poses(model, Items(particles, model.symmetry), z, config.sigma_angle, config.sigma_shift, config.steps,
+                                         config.batch_size)
     angle = angular_distance_deg(particles.rotation.astype(np.float64), rotation)
     moved = np.linalg.norm(shift - particles.shift_angst, axis=1)
     particles.with_poses(rotation, shift).write_star(run(rundir.STAR))
@@ -99,6 +100,7 @@ def _latents_of(folder, particles, model):
         known = dict(zip(data["id"][order][::model.copies].tolist(), data["z"][order].reshape(-1, model.copies, data["z"].shape[1])))
     missing = [i for i in particles.ids.tolist() if i not in known]
     if missing:
-        raise ConfigError("%d of %d particles have no latent point in %s, the first is id %d: give the particles it was trained on, or fewer" % (
+        raise ConfigError("%d of %d particles have no latent point in %s, the first is id %d: give the particles it was trained on, or "
+                          "fewer" % (
             len(missing), len(particles), folder, missing[0]))
     return np.concatenate([known[i] for i in particles.ids.tolist()])

@@ -42,8 +42,8 @@ def calibrate(particles, neutral, resolution_angst, diameter_angst, seed, coarse
     seed : int
     coarsest_angst : float, rings coarser than this count for nothing; 0 keeps all.
     conformations : callable, rows [B] to their mixtures (centers, amplitudes, widths), where more is known than the neutral model.
-    poses : SamplePoses, where the given poses may be wrong, which makes the density scale too small and the noise too large: both are then estimated at
-        better ones; None where they are exact.
+    poses : SamplePoses, where the given poses may be wrong, which makes the density scale too small and the noise too large: both are then
+        estimated at better ones; None where they are exact.
 
     Raises
     ------

@@ -28,9 +28,11 @@ STILL_ANGST = 1e-6
 
 
 def how_seen(items, z, covariance, seed):
-    """`predictability` of viewing direction and defocus, by their words, from draws of the posteriors of z [n_items, D] and [n_items, D, D].
+    """`predictability` of viewing direction and defocus, by their words, from draws of the posteriors of z [n_items, D] and [n_items, D,
+    D].
 
-    A symmetry copy is an item of its own, seen from its own direction; the copies of a particle stay together in all folds and permutations.
+    A symmetry copy is an item of its own, seen from its own direction; the copies of a particle stay together in all folds and
+    permutations.
     """
     particles = items.particles
     shape = len(particles), len(items) // len(particles)
@@ -51,7 +53,8 @@ def null_control(trained, particles, seed, repeat):
 
     Returns
     -------
-    dict for the summary: held_out_evidence and its interval, motion_rms_angst, share_of_motion (of the real run's; None where nothing may move).
+    dict for the summary: held_out_evidence and its interval, motion_rms_angst, share_of_motion (of the real run's; None where nothing may
+    move).
     """
     log.info("null control: the same on homogeneous images, in %s", rundir.NULL)
     model = trained.trainer.model
@@ -60,8 +63,8 @@ def null_control(trained, particles, seed, repeat):
     moves = "position" in model.settings["columns"] and real > STILL_ANGST
     control = dict({name: found[name] for name in ("held_out_evidence", "held_out_evidence_interval", "motion_rms_angst")},
                    share_of_motion=found["motion_rms_angst"] / real if moves else None)
-    log.info("null control: spurious motion %.3g Å, evidence %.3g nats (%.3g to %.3g)", control["motion_rms_angst"], control["held_out_evidence"],
-             *control["held_out_evidence_interval"])
+    log.info("null control: spurious motion %.3g Å, evidence %.3g nats (%.3g to %.3g)", control["motion_rms_angst"],
+             control["held_out_evidence"], *control["held_out_evidence_interval"])
     return control
 
 
@@ -79,7 +82,8 @@ def half_sets(particles, seed):
         half = 1 + np.random.default_rng([seed, 14]).permutation(len(particles)) % 2
     sizes = [int(np.sum(half == number)) for number in (1, 2)]
     if min(sizes) < 10:
-        raise ConfigError("--half-sets: %s has half sets of %d and %d particles; at least 10 each are needed to train" % (particles.path, *sizes))
+        raise ConfigError("--half-sets: %s has half sets of %d and %d particles; at least 10 each are needed to train" % (
+            particles.path, *sizes))
     return half
 
 
@@ -114,8 +118,8 @@ def half_set_control(config, particles, half, devices, repeat):
     latents, variates = latent_agreement(points[0], points[1], config.seed)
     displacements, each = field_agreement(fields[0], fields[1], config.seed)
     found = dict(particles=[int(np.sum(half == number)) for number in (1, 2)], compared=len(items.particles), **latents, **displacements)
-    log.info("half sets: correlation of the particles' displacements %.3f (%.3f between different particles), of latents %.3f", found["displacement_correlation"],
-             found["shuffled"][0], found["canonical_correlations"][0])
+    log.info("half sets: correlation of the particles' displacements %.3f (%.3f between different particles), of latents %.3f",
+             found["displacement_correlation"], found["shuffled"][0], found["canonical_correlations"][0])
     return found, variates, each
 
 

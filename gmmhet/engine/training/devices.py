@@ -114,7 +114,8 @@ class Devices:
         return call
 
     def for_all_sizes(self, function):
-        """`function` of tensors [B, ...] and numbers, compiled when it is first called, once for batches of whatever size B where one device computes."""
+        """`function` of tensors [B, ...] and numbers, compiled when it is first called, once for batches of whatever size B where one
+        device computes."""
         import tensorflow as tf
         if self.replicas > 1:
             return tf.function(function, reduce_retracing=True, autograph=False)

@@ -1,7 +1,8 @@
 """The encoder's input: each particle's gradient of the agreement at the neutral model, in the molecule's frame.
 
-In a further stage of training the gradient is taken at the conformation that the earlier stages gave the particle, and the latent point of that
-conformation stands beside it. Gradients live in a file, never whole in memory; they are standardised per column with statistics of the particles trained on.
+In a further stage of training the gradient is taken at the conformation that the earlier stages gave the particle, and the latent point of
+that conformation stands beside it. Gradients live in a file, never whole in memory; they are standardised per column with statistics of the
+particles trained on.
 """
 import os
 import weakref
@@ -18,11 +19,12 @@ from gmmhet.engine.training.pose_errors import pose_function
 
 
 def gradient_function(agreement, model):
-    """A function: images, rotation, shift, ctf, given to features [B, copies, outputs + given_dim], agreement before this stage [B], its slope [B, 5] and
-    curvature [B, 5, 5] by a change of pose (see `pose_errors`).
+    """A function: images, rotation, shift, ctf, given to features [B, copies, outputs + given_dim], agreement before this stage [B], its
+    slope [B, 5] and curvature [B, 5, 5] by a change of pose (see `pose_errors`).
 
-    `given` [B, copies, given_dim] are latent points of the earlier stages. The gradient with respect to the decoder's outputs at 0 is the per-Gaussian gradient carried through the deformation's chain rule,
-    so it is already summed over neighbours that move together, and restricted to the columns and region that may vary.
+    `given` [B, copies, given_dim] are latent points of the earlier stages. The gradient with respect to the decoder's outputs at 0 is the
+    per-Gaussian gradient carried through the deformation's chain rule, so it is already summed over neighbours that move together, and
+    restricted to the columns and region that may vary.
     """
     by_pose = pose_function(agreement)
 
@@ -49,8 +51,8 @@ def compute_features(path, items, given, agreement, model, devices, batch_size=6
 
     Returns
     -------
-    features (Rows), agreement before this stage [n] of every particle (of the neutral model in a first one), its slope [n, 5] and curvature [n, 5, 5] by
-    a change of pose.
+    features (Rows), agreement before this stage [n] of every particle (of the neutral model in a first one), its slope [n, 5] and curvature
+    [n, 5, 5] by a change of pose.
     """
     values_path = path[:-4] + "_neutral.npz"
     if not devices.ask(devices.is_chief and os.path.exists(values_path))[0]:

@@ -24,9 +24,9 @@ NETWORKS = {
     "paper": dict(hidden=[512, 512, 512, 512], dropout=0.3, batch_norm=True, l2=1e-3, variational=False, encoder_scale=0.1),
 }
 CLIP_NORM = 10.0
-#: epochs over which the divergence comes to count in full. A landscape of many small changes is given up before it is found so: where the divergence
-#: (nats a particle) is below GIVEN_UP after LOOK epochs, training starts again and takes this part of all its epochs for it
-WARM_UP_EPOCHS, LOOK, GIVEN_UP, SLOW_WARM_UP = 2, 4, 0.1, 0.15
+#: epochs over which the divergence comes to count in full. A landscape of many small changes is given up before it is found so: where the
+#: divergence (nats a particle) is below GIVEN_UP after LOOK epochs, training starts again and takes this part of all its epochs for it
+WARM_UP_EPOCHS, LOOK, GIVEN_UP, SLOW_WARM_UP = 2, 4, 0.1, 0.3
 
 
 class TrainError(RuntimeError):
@@ -42,7 +42,8 @@ class Trainer:
     Parameters
     ----------
     model : HeterogeneityModel.
-    items : Items; features : Rows [n_items, F]; neutral : float [n], agreement of particles before this training: neutral, or of the earlier stages.
+    items : Items; features : Rows [n_items, F]; neutral : float [n], agreement of particles before this training: neutral, or of the
+        earlier stages.
     poses : PoseErrors, or None where the given poses are taken as exact.
     held_out : bool [n], particles.
     config : TrainConfig.
@@ -67,11 +68,12 @@ class Trainer:
         self._joint = devices.compiled(joint_function(self.agreement, model))
 
     def _bound(self, posing, images, rotation, shift, ctf, features, noise, change, response, training=False):
-        """Agreement with z drawn from the latent posterior, divergence from the prior, restraint, each [B], and changes of pose [B, 5]; of particles,
-        for which features and noise come in [B, copies, ...].
+        """Agreement with z drawn from the latent posterior, divergence from the prior, restraint, each [B], and changes of pose [B, 5]; of
+        particles, for which features and noise come in [B, copies, ...].
 
-        With `posing`, each pose is moved to its most probable place for the mixture that was drawn, by a Gauss-Newton step from `change`, and the
-        agreement is less by what the move costs: together with `PoseErrors.volume`, the marginal likelihood over all poses (Laplace).
+        With `posing`, each pose is moved to its most probable place for the mixture that was drawn, by a Gauss-Newton step from `change`,
+        and the agreement is less by what the move costs: together with `PoseErrors.volume`, the marginal likelihood over all poses
+        (Laplace).
         """
         features = by_item(features)
         mean, log_std = self.model.encode(features, training)
@@ -119,9 +121,11 @@ class Trainer:
         return self.devices.whole(found)
 
     def _gradients(self, posing, images, rotation, shift, ctf, features, noise, change, response, share, warmth):
-        """What one device adds to the gradient of the batch's mean loss; agreement, divergence and change of pose of its items [b], of share [b] each."""
+        """What one device adds to the gradient of the batch's mean loss; agreement, divergence and change of pose of its items [b], of
+        share [b] each."""
         with tf.GradientTape() as tape:
-            value, divergence, restraint, change = self._bound(posing, images, rotation, shift, ctf, features, noise, change, response, True)
+            value, divergence, restraint, change = self._bound(posing, images, rotation, shift, ctf, features, noise, change, response,
+                                                               True)
             loss = tf.reduce_sum(share * (warmth * divergence - value + restraint))
             penalties = self.model.encoder.losses + self.model.decoder.losses
             if penalties:
@@ -156,12 +160,14 @@ class Trainer:
             return
         parts = []
         for chosen, batch in prefetched(self.items, self.poses.sample, self.config.batch_size, self.features, self.devices.own):
-            parts.append([part.numpy() for part in self._joint(len(chosen), *batch, self.devices.own(self.poses.change[chosen], self.config.batch_size))])
+            parts.append([part.numpy() for part in self._joint(len(chosen), *batch,
+                                                               self.devices.own(self.poses.change[chosen], self.config.batch_size))])
         self.poses.settle(*(np.concatenate(part) for part in zip(*parts)))
 
     def _noise(self, count, *seed):
         """This process's part of the latent noise of a batch of `count`: the same however the batch is shared."""
-        return self.devices.own(tf.random.stateless_normal([count, self.model.copies, self.config.latent_dim], seed).numpy(), self.config.batch_size)
+        return self.devices.own(tf.random.stateless_normal([count, self.model.copies, self.config.latent_dim], seed).numpy(),
+                                self.config.batch_size)
 
     def resume(self):
         """Go on from the last checkpoint, if there is one."""
@@ -182,7 +188,8 @@ class Trainer:
     def finished(self):
         """Whether the last epoch is done or held-out agreement has stopped improving."""
         done = len(self.history)
-        return done >= self.config.epochs or (self.best is not None and done - max(self.best["epoch"], sum(self.warm_up)) >= self.config.patience)
+        return done >= self.config.epochs or (self.best is not None
+                                              and done - max(self.best["epoch"], sum(self.warm_up)) >= self.config.patience)
 
     def epoch(self):
         """One pass through the particles learned from, then the held-out ones; writes a checkpoint.
@@ -210,8 +217,8 @@ class Trainer:
         self._settle_poses()
         self.history.append(dict(epoch=number, training_gain=(gain - divergence) / len(order), held_out_gain=held,
                                  divergence=divergence / len(order), seconds=time.monotonic() - started))
-        log.info("epoch %d: gain over %s %.4g (training), %.4g (held out)%s", number, "the earlier stage" if self.model.earlier else "neutral",
-                 self.history[-1]["training_gain"], held, "; poses uncertain by %s" % self.poses if self._posing else "")
+        log.info("epoch %d: gain over %s %.4g (training), %.4g (held out)%s", number, "the earlier stage" if self.model.earlier
+                 else "neutral", self.history[-1]["training_gain"], held, "; poses uncertain by %s" % self.poses if self._posing else "")
         if self.best is None or held > self.best["held_out_gain"]:
             self.best, self.best_weights = self.history[-1], [v.numpy() for v in self.model.variables]
         if number == LOOK < config.epochs and self.model.settings["variational"] and self.history[-1]["divergence"] < GIVEN_UP:
@@ -235,8 +242,8 @@ class Trainer:
     def _check_finite(self, value, chosen, number):
         """Refuse to go on when the agreement [B] of the chosen items is not finite."""
         if not np.all(np.isfinite(value)):
-            raise TrainError("the agreement became NaN in epoch %d at particles %s: look at these images. --resume tries again from the last "
-                             "checkpoint; a smaller --learning-rate needs another --out" % (
+            raise TrainError("the agreement became NaN in epoch %d at particles %s: look at these images. --resume tries again from the "
+                             "last checkpoint; a smaller --learning-rate needs another --out" % (
                                  number, ", ".join(str(p) for p in self.items.particles.ids[chosen])))
 
     def held_out_gain(self):

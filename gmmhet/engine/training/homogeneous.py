@@ -12,13 +12,14 @@ class HomogeneousParticles:
     """A ParticleSet whose images are simulated from one mixture; everything else is that of the set it stands for.
 
     Poses, shifts, CTF, optics groups and ids are the real ones; density scale and noise power per ring are what was estimated from the real
-    images of each optics group. Where the given poses are uncertain, the images are drawn at others, of the posterior that training left. An image depends on seed and id alone, so it is the same whenever and wherever it is read.
+    images of each optics group. Where the given poses are uncertain, the images are drawn at others, of the posterior that training left.
+    An image depends on seed and id alone, so it is the same whenever and wherever it is read.
 
     Parameters
     ----------
     particles : ParticleSet.
-    mixture : Mixture, or, where each particle keeps a conformation of an earlier stage, a callable: rows [B] to centers [B, N, 3], amplitudes [B, N]
-        and widths [B, N].
+    mixture : Mixture, or, where each particle keeps a conformation of an earlier stage, a callable: rows [B] to centers [B, N, 3],
+        amplitudes [B, N] and widths [B, N].
     likelihood : Agreement, with the noise, scale and grid of the real set.
     seed : int
     poses : PoseErrors, or None where the poses are exact.

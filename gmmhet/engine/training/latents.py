@@ -22,7 +22,8 @@ def unit_prior(dimension):
 
 
 def refine_latents(model, items, features, prior, steps, devices, poses=None, batch_size=64):
-    """Posterior mode of every item's z under a Gaussian prior, together with its change of pose where poses are uncertain; with the Laplace evidence.
+    """Posterior mode of every item's z under a Gaussian prior, together with its change of pose where poses are uncertain; with the Laplace
+    evidence.
 
     In a further stage the part of z that the earlier stages found stays, and all figures are of the own part.
 
@@ -38,10 +39,11 @@ def refine_latents(model, items, features, prior, steps, devices, poses=None, ba
 
     Returns
     -------
-    dict, a row an item; what is of the particle is the same for all its copies: z [n, D], its posterior's z_covariance [n, own_dim, own_dim] (Laplace's approximation; the pose integrated out), pose_change [n, 5] (see
-    `imaging.pose_change`), agreement [n] (log-likelihood), neutral_agreement [n] (before this stage) and static_agreement [n] (at the prior's mean), each
-    at its own best pose, and evidence, neutral_evidence and static_evidence [n] (log marginal likelihoods, also Laplace's: z and pose integrated out, the
-    pose alone for the latter two, as uncertain as it is for a single model); all in nats.
+    dict, a row an item; what is of the particle is the same for all its copies: z [n, D], its posterior's z_covariance [n, own_dim,
+    own_dim] (Laplace's approximation; the pose integrated out), pose_change [n, 5] (see `imaging.pose_change`), agreement [n]
+    (log-likelihood), neutral_agreement [n] (before this stage) and static_agreement [n] (at the prior's mean), each at its own best pose,
+    and evidence, neutral_evidence and static_evidence [n] (log marginal likelihoods, also Laplace's: z and pose integrated out, the pose
+    alone for the latter two, as uncertain as it is for a single model); all in nats.
     """
     copies, dimension = model.copies, model.own_dim
     pose, pose_alone = (5 * bool(np.any(sigma > 0)) for sigma in ((poses.sigma, poses.first_sigma) if poses else (0, 0)))
@@ -105,7 +107,8 @@ def refine_latents(model, items, features, prior, steps, devices, poses=None, ba
         own_covariance = tf.stack([covariance[:, j, :, j] for j in range(copies)], 1)
         return z, own_covariance, found[:, own:] if pose else tf.zeros([count, 5]), value, evidence, *neutral, *static
 
-    names = ("z", "z_covariance", "pose_change", "agreement", "evidence", "neutral_agreement", "neutral_evidence", "static_agreement", "static_evidence")
+    names = ("z", "z_covariance", "pose_change", "agreement", "evidence", "neutral_agreement", "neutral_evidence", "static_agreement",
+             "static_evidence")
     parts: dict[str, list] = {name: [] for name in names}
     shared = devices.compiled(solve)
     particles = len(items.particles)

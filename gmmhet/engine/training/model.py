@@ -26,15 +26,16 @@ class HeterogeneityModel:
 
         mixture(z) = deformation.apply(decoder(own z), deformation.begin(earlier.mixture(z of the earlier stages)))
 
-    (see `Deformation` for how changes add up, and for what `begin` takes back in a part that may move). The encoder finds the own part; the other part of each particle was found by the earlier
-    training and stays. It comes with the particle's features, so "features" are a gradient and a latent point of the earlier stages side by side.
+    (see `Deformation` for how changes add up, and for what `begin` takes back in a part that may move). The encoder finds the own part; the
+    other part of each particle was found by the earlier training and stays. It comes with the particle's features, so "features" are a
+    gradient and a latent point of the earlier stages side by side.
 
     Parameters
     ----------
     neutral : Mixture.
     free : bool array [N], Gaussians that may vary.
-    settings : dict: columns, smoothness, at_rest, latent_dim, hidden, dropout, batch_norm, l2, variational, seed, symmetry, whole_unit, particles, likelihood
-        (state of the likelihood Agreement), objective. latent_dim is that of the own part.
+    settings : dict: columns, smoothness, at_rest, latent_dim, hidden, dropout, batch_norm, l2, variational, seed, symmetry, whole_unit,
+        particles, likelihood (state of the likelihood Agreement), objective. latent_dim is that of the own part.
     earlier : HeterogeneityModel of the same neutral mixture, or None.
     """
 
@@ -68,7 +69,8 @@ class HeterogeneityModel:
     @property
     def stages(self):
         """For a summary: what varies in each stage, and its latent dimensions (from 1, first and last); the first stage first."""
-        here = dict(vary=self.settings["columns"], free_gaussians=int(self.free.sum()), latent_dimensions=[self.given_dim + 1, self.latent_dim])
+        here = dict(vary=self.settings["columns"], free_gaussians=int(self.free.sum()),
+                    latent_dimensions=[self.given_dim + 1, self.latent_dim])
         return [*(self.earlier.stages if self.earlier else []), here]
 
     @property
@@ -110,12 +112,13 @@ class HeterogeneityModel:
         return features[:, self.deformation.outputs:]
 
     def start(self, given):
-        """What this stage changes: mixtures of the earlier stages at their latent points [B, given_dim], as `Deformation.begin` takes them over; None
-        for the neutral mixture."""
+        """What this stage changes: mixtures of the earlier stages at their latent points [B, given_dim], as `Deformation.begin` takes them
+        over; None for the neutral mixture."""
         return self.deformation.begin(self.earlier.mixture(given)) if self.earlier else None
 
     def mixture(self, z, training=False):
-        """Latent points [B, D] to centers [B, N, 3], amplitudes [B, N], widths [B, N] or [N]; before training as the earlier stages left them."""
+        """Latent points [B, D] to centers [B, N, 3], amplitudes [B, N], widths [B, N] or [N]; before training as the earlier stages left
+        them."""
         given, own = tf.split(z, [self.given_dim, self.own_dim], axis=1)
         return self.deformation.apply(self.decoder(own, training=training), self.start(given))
 
@@ -133,8 +136,8 @@ class HeterogeneityModel:
     def _rest(self):
         """What a particle holds beside the varying Gaussians of all its copies: centers [M, 3], amplitudes [M], widths [M].
 
-        Nothing where one asymmetric unit varies, whose copies make the whole. Else the neutral mixture, less what those Gaussians are in it at rest: it
-        need not have copies of them that match one by one.
+        Nothing where one asymmetric unit varies, whose copies make the whole. Else the neutral mixture, less what those Gaussians are in it
+        at rest: it need not have copies of them that match one by one.
         """
         if self.whole_unit:
             return [np.zeros((0, 3), np.float32)] + [np.zeros(0, np.float32)] * 2
@@ -154,7 +157,8 @@ class HeterogeneityModel:
 
         Parameters
         ----------
-        mixture : centers [B * copies, N, 3], amplitudes [B * copies, N], widths [B * copies, N] or [N], as of `mixture`; copies of a particle in a row.
+        mixture : centers [B * copies, N, 3], amplitudes [B * copies, N], widths [B * copies, N] or [N], as of `mixture`; copies of a
+            particle in a row.
 
         Returns
         -------
@@ -164,7 +168,8 @@ class HeterogeneityModel:
             return mixture
         centers, amplitudes, widths = mixture
         count, varying = tf.shape(centers)[0] // self.copies, len(self._varies)
-        turned = tf.einsum("jkl,bjnl->bjnk", self._turns, tf.reshape(tf.gather(centers, self._varies, axis=1), [count, self.copies, varying, 3]))
+        turned = tf.einsum("jkl,bjnl->bjnk", self._turns,
+                           tf.reshape(tf.gather(centers, self._varies, axis=1), [count, self.copies, varying, 3]))
 
         def whole(rest, part, *shape):
             if len(part.shape) == 1:

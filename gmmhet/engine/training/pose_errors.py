@@ -1,12 +1,14 @@
 """What is not known of each particle's pose: estimated along with the training, so that a wrong pose does not pass for a conformation.
 
-A change x of the pose (see `imaging.pose_change`) has the prior N(0, diag(sigma)^2). The log-likelihood is taken as quadratic, ``p x - x C x / 2``, so
-that everything has a closed form: the posterior is ``N((C + P)^-1 p, (C + P)^-1)`` with P = diag(sigma)^-2, and the marginal likelihood over that at x = 0
+A change x of the pose (see `imaging.pose_change`) has the prior N(0, diag(sigma)^2). The log-likelihood is taken as quadratic, ``p x - x C
+x / 2``, so that everything has a closed form: the posterior is ``N((C + P)^-1 p, (C + P)^-1)`` with P = diag(sigma)^-2, and the marginal
+likelihood over that at x = 0
 
     p S (1 + S C S)^-1 S p / 2 - log det(1 + S C S) / 2,    S = diag(sigma)
 
-says which sigma the images want (empirical Bayes; MacKay 1992). There z and x must be integrated out together: a pose can follow a motion half
-way, and taken one after the other, whichever is first keeps what belongs to the other. Sigma 0: the poses are as good as the images can tell.
+says which sigma the images want (empirical Bayes; MacKay 1992). There z and x must be integrated out together: a pose can follow a motion
+half way, and taken one after the other, whichever is first keeps what belongs to the other. Sigma 0: the poses are as good as the images
+can tell.
 """
 import numpy as np
 import tensorflow as tf
@@ -65,7 +67,8 @@ class PoseErrors:
         return bool(np.any(self.sigma > 0))
 
     def settle(self, slope, curvature):
-        """Estimate sigma anew from slopes [m, Q + 5] and curvatures [m, Q + 5, Q + 5] by latent points, whose prior is the unit normal, and pose."""
+        """Estimate sigma anew from slopes [m, Q + 5] and curvatures [m, Q + 5, Q + 5] by latent points, whose prior is the unit normal, and
+        pose."""
         self.assume(likeliest_sigma(slope, curvature, self._pixel_size, self.sigma))
 
     def assume(self, sigma):
@@ -120,7 +123,8 @@ def likeliest_sigma(slope, curvature, pixel_size, start):
         return -value(np.exp(np.clip(log_sigma, low, high)))
 
     guesses = [np.log(start)] if np.all(start > 0) else [low + (high - low) * share for share in (0.4, 0.7)]
-    best = min((minimize(lost, guess, method="Nelder-Mead", options=dict(xatol=0.02, fatol=0.01, maxiter=200)) for guess in guesses), key=lambda r: r.fun)
+    best = min((minimize(lost, guess, method="Nelder-Mead", options=dict(xatol=0.02, fatol=0.01, maxiter=200)) for guess in guesses),
+               key=lambda r: r.fun)
     found = np.clip(best.x, low, high)
     sigma = np.where(found > low + 0.05, np.exp(found), 0.0)
     return sigma if value(sigma) > value(np.zeros(2)) + np.log(len(slope)) else np.zeros(2)
@@ -154,7 +158,8 @@ class SamplePoses:
         def problems():
             for i in range(0, len(rows), batch_size):
                 yield self._residual(rows[i:i + batch_size], mixtures, agreement), tf.constant(change[i:i + batch_size])
-        slope, curvature = (np.concatenate(part) for part in zip(*(told_from_zero(residual, start, steps) for residual, start in problems())))
+        slope, curvature = (np.concatenate(part)
+                            for part in zip(*(told_from_zero(residual, start, steps) for residual, start in problems())))
         self.sigma = likeliest_sigma(slope, curvature, agreement.grid.pixel_size, self.sigma)
         if not np.any(self.sigma > 0):
             return np.zeros_like(change)
@@ -181,7 +186,8 @@ def pose_precision(sigma):
 
 
 def pose_function(agreement):
-    """A function: data, transfer, rotation, shift, mixture to slope [B, 5] and curvature [B, 5, 5] of the log-likelihood by a change of pose."""
+    """A function: data, transfer, rotation, shift, mixture to slope [B, 5] and curvature [B, 5, 5] of the log-likelihood by a change of
+    pose."""
     steps = tf.constant(difference_steps(agreement.grid.pixel_size))
 
     def function(data, transfer, rotation, shift, mixture):
@@ -192,7 +198,8 @@ def pose_function(agreement):
 
 
 def joint_function(agreement, model):
-    """A function: images, rotation, shift, ctf, features [B, copies, F], change [B, 5] to slope and curvature by the own z of all copies and the pose.
+    """A function: images, rotation, shift, ctf, features [B, copies, F], change [B, 5] to slope and curvature by the own z of all copies
+    and the pose.
 
     Expanded about the encoder's z and the change, and told from where z is 0 and the pose as given; [B, Q + 5] and [B, Q + 5, Q + 5].
     """
@@ -216,4 +223,5 @@ def _residual(agreement, data, transfer, posed, mixture):
     """Whitened model minus data, [B, K]."""
     centers, amplitudes, widths = mixture
     difference = transfer * project(place(centers, *posed), amplitudes, widths, agreement.grid) - data
-    return tf.reshape(np.sqrt(agreement.grid.weight) * difference, [tf.shape(data)[0], 2 * agreement.grid.shape[0] * agreement.grid.shape[1]])
+    return tf.reshape(np.sqrt(agreement.grid.weight) * difference,
+                      [tf.shape(data)[0], 2 * agreement.grid.shape[0] * agreement.grid.shape[1]])

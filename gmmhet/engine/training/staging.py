@@ -40,8 +40,9 @@ class Beginning:
             return np.zeros((len(items), 0), np.float32), np.zeros((len(items), 0, 0), np.float32)
         with np.load(os.path.join(self.folder, rundir.LATENTS)) as data:
             if "z_covariance" not in data:
-                raise ConfigError("--continue-from %s is of an older version, which did not keep how certain the particles' latent points are (its %s "
-                                  "lacks z_covariance), and a further stage needs that: train it again (gmmhet train --config %s --out NEW)" % (
+                raise ConfigError("--continue-from %s is of an older version, which did not keep how certain the particles' latent points "
+                                  "are (its %s lacks z_covariance), and a further stage needs that: train it again (gmmhet train --config "
+                                  "%s --out NEW)" % (
                                       self.folder, rundir.LATENTS, os.path.join(self.folder, rundir.CONFIG)))
             row = {pair: i for i, pair in enumerate(zip(data["id"].tolist(), data["copy"].tolist()))}
             kept = self.earlier.latent_dim
@@ -49,8 +50,8 @@ class Beginning:
         wanted = list(zip(items.ids.tolist(), items.copy.tolist()))
         missing = sorted({i for i, copy in wanted if (i, copy) not in row})
         if missing:
-            raise ConfigError("--continue-from %s has no latent point for %d of the %d particles (ids %s), and a further stage starts from the "
-                              "conformation that each particle has there: give --ids with particles that it was trained on" % (
+            raise ConfigError("--continue-from %s has no latent point for %d of the %d particles (ids %s), and a further stage starts from "
+                              "the conformation that each particle has there: give --ids with particles that it was trained on" % (
                                   self.folder, len(missing), len(items.particles), listing(missing)))
         rows = [row[pair] for pair in wanted]
         return points[rows].astype(np.float32), covariance[rows].astype(np.float32)
@@ -60,11 +61,13 @@ class Beginning:
         if self.earlier is None:
             return None
         copies = self.earlier.copies
-        return lambda rows: self.earlier.assembled(self.earlier.mixture(given.reshape(-1, copies, given.shape[1])[rows].reshape(-1, given.shape[1])))
+        return lambda rows: self.earlier.assembled(
+            self.earlier.mixture(given.reshape(-1, copies, given.shape[1])[rows].reshape(-1, given.shape[1])))
 
 
 def beginning(config, columns, neutral, free):
-    """What `--continue-from` means for a run: the same columns, Gaussians and latent dimensions are trained further, others are a further stage.
+    """What `--continue-from` means for a run: the same columns, Gaussians and latent dimensions are trained further, others are a further
+    stage.
 
     Parameters
     ----------
@@ -84,16 +87,21 @@ def beginning(config, columns, neutral, free):
         raise ConfigError("--continue-from: " + problem)
     found = load_model(folder)
     if found.symmetry != config.symmetry.lower():
-        raise ConfigError("--continue-from %s was trained with --symmetry %s, this run has %s: give the same" % (folder, found.symmetry, config.symmetry))
-    new = [words for words, same in (("--vary", set(found.settings["columns"]) == set(columns)), ("--region", np.array_equal(found.free, free)),
+        raise ConfigError("--continue-from %s was trained with --symmetry %s, this run has %s: give the same" % (
+            folder, found.symmetry, config.symmetry))
+    new = [words for words, same in (("--vary", set(found.settings["columns"]) == set(columns)),
+                                     ("--region", np.array_equal(found.free, free)),
                                      ("--latent-dim", found.own_dim == config.latent_dim)) if not same]
     if not new:
         _check_networks(config, found.settings)
         return Beginning(found.earlier, os.path.join(folder, rundir.MODEL), folder, "the networks of %s are trained further" % folder)
     if len(neutral) != len(found.neutral) or not all(
-            np.allclose(a, b, rtol=1e-4) for a, b in ((neutral.centers, found.neutral.centers), (neutral.amplitudes, found.neutral.amplitudes))):
-        raise ConfigError("--continue-from %s stands on another neutral model than --gmm %s: a further stage needs the same" % (folder, config.gmm))
-    return Beginning(found, folder=folder, words="a further stage on top of %s (other %s): its conformations stay, z gets %d more dimensions after its %d" % (
+            np.allclose(a, b, rtol=1e-4)
+            for a, b in ((neutral.centers, found.neutral.centers), (neutral.amplitudes, found.neutral.amplitudes))):
+        raise ConfigError("--continue-from %s stands on another neutral model than --gmm %s: a further stage needs the same" % (
+            folder, config.gmm))
+    return Beginning(found, folder=folder,
+                     words="a further stage on top of %s (other %s): its conformations stay, z gets %d more dimensions after its %d" % (
         folder, " and ".join(new), config.latent_dim, found.latent_dim))
 
 

@@ -41,8 +41,8 @@ def load_neutral(folder, particles, rescale):
     with np.load(os.path.join(folder, rundir.GMM)) as data:
         pixel_size, box, resolution = float(data["pixel_size"]), int(data["box"]), float(data["resolution"])
     if abs(pixel_size - particles.pixel_size) > 1e-3 * pixel_size and not rescale:
-        raise ConfigError("the neutral model was fitted to a map of %.4f Å/px, the particles have %.4f Å/px: rescale the map or the particles, or "
-                          "give --rescale-map to use the model in Å as it is" % (pixel_size, particles.pixel_size))
+        raise ConfigError("the neutral model was fitted to a map of %.4f Å/px, the particles have %.4f Å/px: rescale the map or the "
+                          "particles, or give --rescale-map to use the model in Å as it is" % (pixel_size, particles.pixel_size))
     if box != particles.box and not rescale:
         raise ConfigError("the neutral model was fitted to a map of %d px, the particles have %d px: crop or pad one of them, or give "
                           "--rescale-map to use the model about the centre of the box" % (box, particles.box))
@@ -71,8 +71,8 @@ def _doubt_symmetry(group, neutral, resolution_angst):
     if group.lower() != "c1":
         alike = symmetry_correlation(neutral, group, resolution_angst / 2)
         if alike < SYMMETRY_DOUBT:
-            log.warning("the neutral model does not look %s: turned by it, it correlates with itself by only %.2f. Is the map symmetric about the z "
-                        "axis, with that symmetry?", group, alike)
+            log.warning("the neutral model does not look %s: turned by it, it correlates with itself by only %.2f. Is the map symmetric "
+                        "about the z axis, with that symmetry?", group, alike)
 
 
 def hold_out(count, fraction, seed):
@@ -96,7 +96,8 @@ def train(config, run):
     except tf.errors.OpError as error:
         if devices.processes == 1:
             raise
-        raise TrainError("host %d of %d lost contact with the others: see which one stopped first, and why, then start all again with --resume" % (
+        raise TrainError("host %d of %d lost contact with the others: see which one stopped first, and why, then start all again with "
+                         "--resume" % (
             devices.process, devices.processes)) from error
 
 
@@ -113,7 +114,8 @@ class Trained:
     def single_model(self):
         """The better single model of the held-out particles: neutral, or decoded at the prior's mean. A Mixture.
 
-        In a further stage each particle keeps its conformation of the earlier ones: a function of rows [B] to centers, amplitudes and widths.
+        In a further stage each particle keeps its conformation of the earlier ones: a function of rows [B] to centers, amplitudes and
+        widths.
         """
         model, items, found = self.trainer.model, self.trainer.items, self.latents
         stays = np.mean((found["neutral_evidence"] - found["static_evidence"])[found["held_out"]]) >= 0
@@ -155,8 +157,8 @@ def chosen_particles(config):
         return particles
     ids, copies = read_ids(config.ids)
     if np.any(copies):
-        raise ConfigError("--ids %s names symmetry copies ('%d %d'), but training takes every particle at all of its orientations: leave the second "
-                          "column out" % (config.ids, ids[copies > 0][0], copies[copies > 0][0]))
+        raise ConfigError("--ids %s names symmetry copies ('%d %d'), but training takes every particle at all of its orientations: leave "
+                          "the second column out" % (config.ids, ids[copies > 0][0], copies[copies > 0][0]))
     return particles.select(particles.rows_of(ids))
 
 
@@ -204,15 +206,16 @@ def train_set(config, run, devices, particles):
     config = with_length(config, len(particles))
     held_out = hold_out(len(particles), config.held_out, config.seed)
     poses = SamplePoses(particles) if config.pose_errors == "auto" and config.objective == "likelihood" else None
-    likelihood = calibrate(particles, neutral, config.resolution or fitted_resolution, config.mask_diameter, config.seed, config.min_resolution,
-                           begins.conformations(given), poses)
-    settings = dict(NETWORKS[config.preset], columns=list(columns), smoothness=config.smoothness, at_rest=poses is not None, latent_dim=config.latent_dim,
-                    latent_noise=config.latent_noise, seed=config.seed, symmetry=config.symmetry.lower(),
+    likelihood = calibrate(particles, neutral, config.resolution or fitted_resolution, config.mask_diameter, config.seed,
+                           config.min_resolution, begins.conformations(given), poses)
+    settings = dict(NETWORKS[config.preset], columns=list(columns), smoothness=config.smoothness, at_rest=poses is not None,
+                    latent_dim=config.latent_dim, latent_noise=config.latent_noise, seed=config.seed, symmetry=config.symmetry.lower(),
                     whole_unit=not config.region, particles=os.path.abspath(config.particles), likelihood=likelihood.state())
     model = HeterogeneityModel(neutral, free, settings, begins.earlier)
     if begins.weights:
         model.load_weights(begins.weights)
-    log.info("%d particles (%d held out), %d of %d Gaussians may vary, %d anchors", len(particles), held_out.sum(), int(free.sum()), len(free), model.deformation.anchors)
+    log.info("%d particles (%d held out), %d of %d Gaussians may vary, %d anchors", len(particles), held_out.sum(), int(free.sum()),
+             len(free), model.deformation.anchors)
     if devices.replicas > 1:
         log.info("%d devices in %d processes share each batch of %d", devices.replicas, devices.processes, config.batch_size)
     trainer = _trainer(config, run, items, given, model, held_out, devices, poses.sigma if poses else None)
@@ -246,7 +249,8 @@ def _trainer(config, run, items, given, model, held_out, devices, sigma):
 def _finish(config, run, trainer, given_covariance):
     """Latent points, their agreement, and what they are worth."""
     model, items, held = trainer.model, trainer.items, trainer.held_out[trainer.items.row]
-    encoded = np.concatenate([model.encode(trainer.features[rows])[0].numpy() for rows in np.split(np.arange(len(items)), range(1024, len(items), 1024))])
+    encoded = np.concatenate(
+        [model.encode(trainer.features[rows])[0].numpy() for rows in np.split(np.arange(len(items)), range(1024, len(items), 1024))])
     prior = unit_prior(config.latent_dim) if model.settings["variational"] else latent_prior(encoded[~held])
     found = refine_latents(model, items, trainer.features, prior, config.latent_steps, trainer.devices, trainer.poses)
     own = np.pad(found["z_covariance"], ((0, 0), *[(model.given_dim, 0)] * 2))
@@ -262,8 +266,8 @@ def _finish(config, run, trainer, given_covariance):
     summary = dict(
         stage="train", seed=config.seed, particles=len(items.particles), held_out=len(gain), epochs=len(trainer.history),
         best_epoch=trainer.best["epoch"], held_out_gain=trainer.best["held_out_gain"],
-        held_out_evidence=float(gain.mean()), held_out_evidence_interval=list(bootstrap_interval(gain, config.seed)), landscape_weight=weight,
-        evidence_of_landscape_alone=plain, motion_rms_angst=motion, amplitude_rms=amplitude,
+        held_out_evidence=float(gain.mean()), held_out_evidence_interval=list(bootstrap_interval(gain, config.seed)),
+        landscape_weight=weight, evidence_of_landscape_alone=plain, motion_rms_angst=motion, amplitude_rms=amplitude,
         predicts=how_seen(items, own, own_covariance, config.seed),
         resolution_angst=model.likelihood.grid.box * model.pixel_size / model.likelihood.grid.m,
         gaussians=len(model.neutral), free_gaussians=int(model.free.sum()), anchors=model.deformation.anchors, **model.likelihood.figures())

@@ -92,7 +92,8 @@ def true_model(tmp_path_factory):
 
 def errors(rotation, shift, true):
     """rms error of the orientations (degrees) and of the shifts (Å)."""
-    return rms(angular_distance_deg(np.asarray(rotation, float), true.rotation.astype(float))), rms(np.linalg.norm(shift - true.shift_angst, axis=1))
+    return rms(angular_distance_deg(np.asarray(rotation, float), true.rotation.astype(float))), rms(
+        np.linalg.norm(shift - true.shift_angst, axis=1))
 
 
 def test_poses_perturbed_by_2_degrees_and_2_px_come_back_with_the_true_model(true_model):
@@ -141,4 +142,5 @@ def test_the_stage_writes_new_poses_by_id_and_keeps_every_other_column(hinge, hi
         np.testing.assert_array_equal(poses["id"], new.ids)
         assert angular_distance_deg(poses["rotation"].astype(float), new.rotation.astype(float)).max() < 0.1
         np.testing.assert_allclose(poses["shift_angst"], new.shift_angst, atol=1e-3)
-        np.testing.assert_allclose(poses["angle_change_deg"], angular_distance_deg(new.rotation.astype(float), old.rotation.astype(float)), atol=0.1)
+        np.testing.assert_allclose(poses["angle_change_deg"], angular_distance_deg(new.rotation.astype(float), old.rotation.astype(float)),
+                                   atol=0.1)

@@ -62,7 +62,8 @@ def test_the_changes_are_the_posterior_s_means_and_draws_have_its_spread():
     assert np.mean(error**2) < 0.5
     rows = np.zeros(4000, int)
     spread = np.cov(poses.drawn(rows, np.random.default_rng(1).normal(size=(4000, 5))), rowvar=False)
-    np.testing.assert_allclose(spread / np.outer(poses.sigmas, poses.sigmas), poses.response(rows[:1])[0] / np.outer(poses.sigmas, poses.sigmas), atol=0.05)
+    np.testing.assert_allclose(spread / np.outer(poses.sigmas, poses.sigmas),
+                               poses.response(rows[:1])[0] / np.outer(poses.sigmas, poses.sigmas), atol=0.05)
 
 
 # ---- whole runs
@@ -74,7 +75,8 @@ def wrong(tmp_path_factory):
     particles, rng = read_particles(str(folder / "set" / rundir.STAR)), np.random.default_rng(0)
     turn = Rotation.from_rotvec(np.radians(2) / np.sqrt(3) * rng.normal(size=(600, 3))).as_matrix()
     star = folder / "wrong.star"
-    particles.with_poses(turn @ particles.rotation, particles.shift_angst + 8 / np.sqrt(2) * rng.normal(size=(600, 2))).write_star(str(star))
+    particles.with_poses(turn @ particles.rotation,
+                         particles.shift_angst + 8 / np.sqrt(2) * rng.normal(size=(600, 2))).write_star(str(star))
     flags = training(folder, epochs=15)
     flags[flags.index("--particles") + 1] = star
     for pose_errors in ("auto", "none"):
@@ -117,8 +119,8 @@ def test_the_image_of_a_symmetric_particle_is_the_sum_of_what_its_copies_say(reg
         free[np.flatnonzero(free)[5:]] = False
     likelihood = Agreement(grid, "likelihood", 120.0, np.ones(grid.m + 2), 1.0)
     model = HeterogeneityModel(neutral, free, dict(
-        NETWORKS["default"], columns=["amplitude", "position"], smoothness=10.0, latent_dim=2, latent_noise=0.1, seed=1, symmetry="c3", particles="",
-        whole_unit=not region, likelihood=likelihood.state()))
+        NETWORKS["default"], columns=["amplitude", "position"], smoothness=10.0, latent_dim=2, latent_noise=0.1, seed=1, symmetry="c3",
+        particles="", whole_unit=not region, likelihood=likelihood.state()))
     model.decoder.variables[-2].assign(rng.normal(0, 0.3, model.decoder.variables[-2].shape))
     z, rotation, shift = (tf.constant(a, tf.float32) for a in (rng.normal(size=(6, 2)), random_rotations(2, rng), np.zeros((2, 2))))
 
