@@ -4,7 +4,6 @@ import tensorflow as tf
 
 from gmmhet.engine.imaging.ctf import ctf_values, wavelength_angst
 from gmmhet.engine.imaging.fourier import FourierGrid, soft_disc, transform
-from gmmhet.engine.imaging.pose_change import changed
 from gmmhet.engine.imaging.projection import place, project
 from gmmhet.engine.io.errors import listing
 from gmmhet.engine.log import log
@@ -17,8 +16,6 @@ SAMPLE, GROUP_SAMPLE, MOST = 1024, 256, 8192
 FEWEST = 50
 #: a density scale of fewer standard deviations says nothing
 SIGNIFICANT = 5.0
-#: how often poses and the likelihood of the sample are estimated in turn
-POSE_ROUNDS = 2
 
 
 def mask_diameter(particles, neutral, resolution_angst):
@@ -30,7 +27,7 @@ def mask_diameter(particles, neutral, resolution_angst):
     return float(min(2 * (neutral.radius_angst + spread + shift), widest))
 
 
-def calibrate(particles, neutral, resolution_angst, diameter_angst, seed, coarsest_angst=0.0, conformations=None, poses=None):
+def calibrate(particles, neutral, resolution_angst, diameter_angst, seed, coarsest_angst=0.0, conformations=None):
     """The likelihood's Agreement for a set of particles: noise and scale from a random sample at the neutral model.
 
     Parameters
@@ -42,8 +39,6 @@ def calibrate(particles, neutral, resolution_angst, diameter_angst, seed, coarse
     seed : int
     coarsest_angst : float, rings coarser than this count for nothing; 0 keeps all.
     conformations : callable, rows [B] to their mixtures (centers, amplitudes, widths), where more is known than the neutral model.
-    poses : SamplePoses, where the given poses may be wrong, which makes the density scale too small and the noise too large: both are then
-        estimated at better ones; None where they are exact.
 
     Raises
     ------
@@ -66,15 +61,9 @@ def calibrate(particles, neutral, resolution_angst, diameter_angst, seed, coarse
     holds = (ring >= first_ring) & (ring <= last_ring[:, None])
     per_image = np.bincount(grid.shell.ravel(), grid.weight.ravel(), grid.m + 2)
 
-    def estimate(change):
-        sums = _sums(particles, rows, mixtures, change, disc, grid)
-        noise, scale, groups = _by_group(sums, holds, group, per_image, float(np.mean(disc**2)))
-        return Agreement(grid, "likelihood", diameter_angst, noise, scale, groups, first_ring)
-    change = np.zeros((len(rows), 5), np.float32)
-    found = estimate(change)
-    for _ in range(POSE_ROUNDS if poses else 0):
-        change = poses.likelier(rows, mixtures, change, found)
-        found = estimate(change)
+    sums = _sums(particles, rows, mixtures, disc, grid)
+    noise, scale, groups = _by_group(sums, holds, group, per_image, float(np.mean(disc**2)))
+    found = Agreement(grid, "likelihood", diameter_angst, noise, scale, groups, first_ring)
     _say(found)
     return found
 
@@ -96,14 +85,14 @@ def _last_rings(particles, rows, grid):
     return np.minimum(finest * grid.box * grid.pixel_size + 1e-6, grid.m).astype(int)
 
 
-def _sums(particles, rows, conformations, change, disc, grid, batch_size=64):
-    """`ring_sums` of the rows with their poses changed, [n, 3, m+2]."""
+def _sums(particles, rows, conformations, disc, grid, batch_size=64):
+    """`ring_sums` of the rows, [n, 3, m+2]."""
     found = []
     for i in range(0, len(rows), batch_size):
         part = rows[i:i + batch_size]
         data = transform(particles.read(part) * disc, grid)
         centers, amplitudes, widths = conformations(part)
-        xy = place(centers, *changed(particles.rotation[part], particles.shift_angst[part], change[i:i + batch_size]))
+        xy = place(centers, tf.constant(particles.rotation[part]), tf.constant(particles.shift_angst[part]))
         model = project(xy, amplitudes, widths, grid) * ctf_values(particles.ctf[part], grid.kx, grid.ky)[:, None]
         found.append(ring_sums(data, model, grid))
     return np.concatenate(found)

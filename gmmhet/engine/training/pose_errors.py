@@ -17,7 +17,7 @@ from scipy.optimize import minimize
 from gmmhet.engine.imaging.pose_change import changed, difference_steps
 from gmmhet.engine.imaging.projection import place, project
 from gmmhet.engine.training.batches import by_item
-from gmmhet.engine.training.gauss_newton import linearised, refine
+from gmmhet.engine.training.gauss_newton import linearised
 
 #: particles from which sigma is estimated, and optimizer steps, or epochs, after which it is estimated anew
 MOST_ITEMS, SETTLE_STEPS, SETTLE_EPOCHS = 512, 150, 3
@@ -36,7 +36,6 @@ class PoseErrors:
     pixel_size : float, Å.
     learned : int [m], the particles that sigma may be estimated from.
     seed : int
-    sigma : float [2], radians and Å, that one model for all particles wants; None estimates it from slope and curvature.
 
     Attributes
     ----------
@@ -47,12 +46,12 @@ class PoseErrors:
     precision : tf.Variable [5], diagonal of P; 0 where sigma is 0, and every change with it.
     """
 
-    def __init__(self, slope, curvature, pixel_size, learned, seed, sigma=None):
+    def __init__(self, slope, curvature, pixel_size, learned, seed):
         self.curvature, self._pixel_size = np.asarray(curvature, np.float32), pixel_size
         order = np.random.default_rng([seed, 16]).permutation(len(learned))
         self.sample = np.sort(np.asarray(learned)[order[:MOST_ITEMS]])
         self.sigma, self.precision = np.zeros(2), tf.Variable(tf.zeros(5), trainable=False)
-        self.assume(likeliest_sigma(slope[self.sample], curvature[self.sample], pixel_size, self.sigma) if sigma is None else sigma)
+        self.assume(likeliest_sigma(slope[self.sample], curvature[self.sample], pixel_size, self.sigma))
         self.first_sigma = self.sigma
         self.change = (self.response(slice(None)) @ slope[..., None])[..., 0]
 
@@ -128,50 +127,6 @@ def likeliest_sigma(slope, curvature, pixel_size, start):
     found = np.clip(best.x, low, high)
     sigma = np.where(found > low + 0.05, np.exp(found), 0.0)
     return sigma if value(sigma) > value(np.zeros(2)) + np.log(len(slope)) else np.zeros(2)
-
-
-class SamplePoses:
-    """Poses of a sample of particles with one model for all (or given conformations), before there is anything else.
-
-    Parameters
-    ----------
-    particles : ParticleSet.
-
-    Attributes
-    ----------
-    sigma : float [2], radians and Å, as of the last call of `likelier`.
-    """
-
-    def __init__(self, particles):
-        self._particles, self.sigma = particles, np.zeros(2)
-
-    def likelier(self, rows, mixtures, change, agreement, batch_size=64):
-        """Most probable changes of pose, float32 [n, 5], with the sigma that these particles want.
-
-        Parameters
-        ----------
-        rows : int [n]; mixtures : callable, rows [B] to centers, amplitudes and widths; change : [n, 5], where to begin.
-        agreement : Agreement, likelihood.
-        """
-        steps = tf.constant(difference_steps(agreement.grid.pixel_size))
-
-        def problems():
-            for i in range(0, len(rows), batch_size):
-                yield self._residual(rows[i:i + batch_size], mixtures, agreement), tf.constant(change[i:i + batch_size])
-        slope, curvature = (np.concatenate(part)
-                            for part in zip(*(told_from_zero(residual, start, steps) for residual, start in problems())))
-        self.sigma = likeliest_sigma(slope, curvature, agreement.grid.pixel_size, self.sigma)
-        if not np.any(self.sigma > 0):
-            return np.zeros_like(change)
-        precision = tf.constant(pose_precision(self.sigma), tf.float32)
-        return np.concatenate([refine(residual, start, tf.zeros(5), precision, POSE_STEPS, steps)[0] for residual, start in problems()])
-
-    def _residual(self, rows, mixtures, agreement):
-        """Residuals of some particles by their changes of pose: a function."""
-        particles, mixture = self._particles, mixtures(rows)
-        data, transfer = agreement.observe(particles.read(rows), particles.ctf[rows])
-        rotation, shift = (tf.constant(part[rows], tf.float32) for part in (particles.rotation, particles.shift_angst))
-        return lambda x: _residual(agreement, data, transfer, changed(rotation, shift, x), mixture)
 
 
 def told_from_zero(residual, x, steps):

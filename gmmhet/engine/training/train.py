@@ -23,7 +23,7 @@ from gmmhet.engine.training.features import column_statistics, compute_features
 from gmmhet.engine.training.heterogeneity import NETWORKS, Trainer, TrainError
 from gmmhet.engine.training.latents import latent_prior, refine_latents, unit_prior
 from gmmhet.engine.training.model import HeterogeneityModel
-from gmmhet.engine.training.pose_errors import PoseErrors, SamplePoses, marginal
+from gmmhet.engine.training.pose_errors import PoseErrors, marginal
 from gmmhet.engine.training.staging import beginning
 
 #: below this correlation with itself turned, a neutral model is not taken for symmetric
@@ -205,10 +205,10 @@ def train_set(config, run, devices, particles):
     os.makedirs(run(rundir.WORK), exist_ok=True)
     config = with_length(config, len(particles))
     held_out = hold_out(len(particles), config.held_out, config.seed)
-    poses = SamplePoses(particles) if config.pose_errors == "auto" and config.objective == "likelihood" else None
+    uncertain = config.pose_errors == "auto" and config.objective == "likelihood"
     likelihood = calibrate(particles, neutral, config.resolution or fitted_resolution, config.mask_diameter, config.seed,
-                           config.min_resolution, begins.conformations(given), poses)
-    settings = dict(NETWORKS[config.preset], columns=list(columns), smoothness=config.smoothness, at_rest=poses is not None,
+                           config.min_resolution, begins.conformations(given))
+    settings = dict(NETWORKS[config.preset], columns=list(columns), smoothness=config.smoothness, at_rest=uncertain,
                     latent_dim=config.latent_dim, latent_noise=config.latent_noise, seed=config.seed, symmetry=config.symmetry.lower(),
                     whole_unit=not config.region, particles=os.path.abspath(config.particles), likelihood=likelihood.state())
     model = HeterogeneityModel(neutral, free, settings, begins.earlier)
@@ -218,7 +218,7 @@ def train_set(config, run, devices, particles):
              len(free), model.deformation.anchors)
     if devices.replicas > 1:
         log.info("%d devices in %d processes share each batch of %d", devices.replicas, devices.processes, config.batch_size)
-    trainer = _trainer(config, run, items, given, model, held_out, devices, poses.sigma if poses else None)
+    trainer = _trainer(config, run, items, given, model, held_out, devices)
     while not trainer.finished():
         if 0 <= config.pause_after_epoch <= len(trainer.history):
             log.info("paused after epoch %d; --resume continues", len(trainer.history))
@@ -230,13 +230,13 @@ def train_set(config, run, devices, particles):
     return _finish(config, run, trainer, given_covariance)
 
 
-def _trainer(config, run, items, given, model, held_out, devices, sigma):
-    """Features, standardisation, poses (of prior sigma; None: exact) and the last checkpoint."""
+def _trainer(config, run, items, given, model, held_out, devices):
+    """Features, standardisation, poses and the last checkpoint."""
     trainer = Trainer(model, items, None, None, None, held_out, config, run, devices)
     trainer.features, trainer.neutral, slope, curvature = compute_features(
         run(rundir.WORK, "gradients.npy"), items, given, trainer.agreement, model, devices)
-    if sigma is not None:
-        trainer.poses = PoseErrors(slope, curvature, model.pixel_size, trainer.learned, config.seed, sigma)
+    if model.settings["at_rest"]:
+        trainer.poses = PoseErrors(slope, curvature, model.pixel_size, trainer.learned, config.seed)
         trainer.neutral = trainer.neutral + marginal(trainer.poses.sigmas, slope, curvature)
         log.info("with the neutral model alone, the poses seem uncertain by %s", trainer.poses)
     mean, deviation = column_statistics(trainer.features, items.of(trainer.learned).ravel())
