@@ -8,13 +8,13 @@ from gmmhet.engine import rundir
 from gmmhet.engine.config import ConfigError, required
 from gmmhet.engine.imaging.pose import angular_distance_deg
 from gmmhet.engine.imaging.pose_change import changed, changed_exactly, difference_steps
-from gmmhet.engine.imaging.projection import place, project
 from gmmhet.engine.io.particles import read_particles
 from gmmhet.engine.log import log, progress
 from gmmhet.engine.reconstruction.selection import of_training
 from gmmhet.engine.training.batches import Items, by_item, prefetched
 from gmmhet.engine.training.gauss_newton import refine
 from gmmhet.engine.training.model import load_model
+from gmmhet.engine.training.pose_errors import residuals
 
 
 def refine_poses(model, items, z, sigma_angle_deg, sigma_shift_angst, steps, batch_size):
@@ -31,23 +31,20 @@ def refine_poses(model, items, z, sigma_angle_deg, sigma_shift_angst, steps, bat
     -------
     rotation [n, 3, 3], shift [n, 2] Å, gain [n] (log-likelihood over the given pose, nats).
     """
-    grid, likelihood = model.likelihood.grid, model.likelihood
-    root_weight = tf.constant(np.sqrt(grid.weight))
+    likelihood = model.likelihood
     sigma = np.array([np.radians(sigma_angle_deg)] * 3 + [sigma_shift_angst] * 2, np.float32)
     precision = tf.constant(np.diag(sigma**-2.0).astype(np.float32))
-    scale = tf.constant(difference_steps(grid.pixel_size))
+    scale = tf.constant(difference_steps(model.pixel_size))
 
     @tf.function(reduce_retracing=True, autograph=False)
     def solve(images, rotation, shift, ctf, points):
         data, transfer = likelihood.observe(images, ctf)
-        centers, amplitudes, widths = model.assembled(model.mixture(by_item(points)))
-        count = tf.shape(images)[0]
+        mixture = model.assembled(model.mixture(by_item(points)))
 
         def residual(x):
-            image = transfer * project(place(centers, *changed(rotation, shift, x)), amplitudes, widths, grid)
-            return tf.reshape(root_weight * (image - data), [count, 2 * grid.shape[0] * grid.shape[1]])
+            return residuals(likelihood, data, transfer, changed(rotation, shift, x), mixture)
 
-        start = tf.zeros([count, 5])
+        start = tf.zeros([tf.shape(images)[0], 5])
         before = 0.5 * tf.reduce_sum(residual(start) ** 2, 1)
         x, _, after, _ = refine(residual, start, tf.zeros(5), precision, steps, scale)
         return x, before - after

@@ -20,7 +20,7 @@ from gmmhet.engine.training.pose_errors import pose_function
 
 def gradient_function(agreement, model):
     """A function: images, rotation, shift, ctf, given to features [B, copies, outputs + given_dim], agreement before this stage [B], its
-    slope [B, 5] and curvature [B, 5, 5] by a change of pose (see `pose_errors`).
+    slope [B, 5] and curvature [B, 5, 5] by a change of pose (see `pose_errors`; nothing, [B, 0], where poses are taken as exact).
 
     `given` [B, copies, given_dim] are latent points of the earlier stages. The gradient with respect to the decoder's outputs at 0 is the
     per-Gaussian gradient carried through the deformation's chain rule, so it is already summed over neighbours that move together, and
@@ -36,7 +36,9 @@ def gradient_function(agreement, model):
             mixture = centers, amplitudes, widths = model.assembled(model.deformation.apply(u, start))
             value = agreement.value(data, transfer * project(place(centers, rotation, shift), amplitudes, widths, agreement.grid))
         by_output = tf.reshape(tape.gradient(value, u), [-1, model.copies, model.deformation.outputs])
-        return tf.concat([by_output, given], 2), value, *by_pose(data, transfer, rotation, shift, mixture)
+        nothing = tf.zeros([tf.shape(images)[0], 0])
+        pose = by_pose(data, transfer, rotation, shift, mixture) if model.settings.get("at_rest") else (nothing, nothing)
+        return tf.concat([by_output, given], 2), value, *pose
     return gradients
 
 

@@ -62,7 +62,7 @@ class Trainer:
         self.optimizer = tf.keras.optimizers.Adam(schedule, clipnorm=None, global_clipnorm=CLIP_NORM)
         self.optimizer.build(model.trainable)
         self.history, self.best, self.best_weights = [], None, None
-        self.warm_up, self._first_weights = (0, WARM_UP_EPOCHS), [v.numpy() for v in model.variables]
+        self.warm_up, self._first_weights = (0, WARM_UP_EPOCHS), [v.numpy() for v in model.trainable]
         self._step, self._evaluate = ([wrap(functools.partial(function, posing)) for posing in (False, True)] for wrap, function in (
             (devices.for_all_sizes, self._train_step), (devices.compiled, self._evaluated)))
         self._joint = devices.compiled(joint_function(self.agreement, model))
@@ -233,8 +233,7 @@ class Trainer:
     def _start_again(self, number):
         """Forget what was learned, but not the best of it, and let the divergence come to count more slowly."""
         log.info("nothing found so far: starting again, more slowly")
-        statistics = [v.numpy() for v in (self.model.feature_mean, self.model.feature_deviation)]
-        assign(self.model.variables, self._first_weights[:-2] + statistics)
+        assign(self.model.trainable, self._first_weights)
         for moment in (v for v in self.optimizer.variables if len(v.shape)):
             moment.assign(tf.zeros_like(moment))
         self.warm_up = number, max(WARM_UP_EPOCHS, round(SLOW_WARM_UP * self.config.epochs))

@@ -7,7 +7,10 @@ from gmmhet.engine.imaging.projection import place, project
 from gmmhet.engine.log import progress
 from gmmhet.engine.training.batches import by_item, prefetched
 from gmmhet.engine.training.gauss_newton import refine
-from gmmhet.engine.training.pose_errors import POSE_STEPS, pose_precision
+from gmmhet.engine.training.pose_errors import residuals
+
+#: Gauss-Newton steps on the pose of a single model, from that of the particle's own conformation
+POSE_STEPS = 2
 
 
 def latent_prior(z):
@@ -19,6 +22,11 @@ def latent_prior(z):
 def unit_prior(dimension):
     """Mean and precision of the unit normal, the prior of variational training."""
     return np.zeros(dimension, np.float32), np.eye(dimension, dtype=np.float32)
+
+
+def _pose_precision(sigma):
+    """Precision [5, 5] of changes of pose of standard deviations sigma [2], radians and Å."""
+    return np.diag(np.maximum(np.repeat(sigma, (3, 2)), [1e-5] * 3 + [1e-4] * 2) ** -2.0)
 
 
 def refine_latents(model, items, features, prior, steps, devices, poses=None, batch_size=64):
@@ -49,12 +57,11 @@ def refine_latents(model, items, features, prior, steps, devices, poses=None, ba
     pose, pose_alone = (5 * bool(np.any(sigma > 0)) for sigma in ((poses.sigma, poses.first_sigma) if poses else (0, 0)))
     own = copies * dimension
     prior = np.tile(prior[0], copies), np.kron(np.eye(copies), prior[1])
-    by_pose = pose_precision(poses.sigma) if pose else np.zeros((0, 0))
-    alone = tf.constant(pose_precision(poses.first_sigma) if pose_alone else np.zeros((0, 0)), tf.float32)
+    by_pose = _pose_precision(poses.sigma) if pose else np.zeros((0, 0))
+    alone = tf.constant(_pose_precision(poses.first_sigma) if pose_alone else np.zeros((0, 0)), tf.float32)
     mean = tf.constant(np.pad(prior[0], (0, pose)), tf.float32)
     precision = tf.constant(np.block([[prior[1], np.zeros((own, pose))], [np.zeros((pose, own)), by_pose]]), tf.float32)
     grid, likelihood = model.likelihood.grid, model.likelihood
-    root_weight = tf.constant(np.sqrt(grid.weight))
     steps_pose = difference_steps(grid.pixel_size)
     delta = tf.constant(np.concatenate([0.02 / np.sqrt(np.diag(prior[1])), steps_pose[:pose]]), tf.float32)
 
@@ -70,13 +77,15 @@ def refine_latents(model, items, features, prior, steps, devices, poses=None, ba
         def decoded(z):
             return mixture(model.decoder(tf.reshape(z, [-1, dimension])))
 
-        def image(mixture, x):
-            centers, amplitudes, widths = mixture
-            posed = changed(rotation, shift, x) if x is not None else (rotation, shift)
-            return transfer * project(place(centers, *posed), amplitudes, widths, grid)
+        def posed(x):
+            return changed(rotation, shift, x) if x is not None else (rotation, shift)
 
         def residual(mixture, x):
-            return tf.reshape(root_weight * (image(mixture, x) - data), [count, 2 * grid.shape[0] * grid.shape[1]])
+            return residuals(likelihood, data, transfer, posed(x), mixture)
+
+        def agreement(mixture, x):
+            centers, amplitudes, widths = mixture
+            return likelihood.value(data, transfer * project(place(centers, *posed(x)), amplitudes, widths, grid))
 
         def posing(q):
             return q[:, own:] if pose else None
@@ -87,11 +96,11 @@ def refine_latents(model, items, features, prior, steps, devices, poses=None, ba
         def single(mixture):
             """Agreement and evidence of one mixture for all particles, with its own best pose."""
             if not pose_alone:
-                value = likelihood.value(data, image(mixture, None))
+                value = agreement(mixture, None)
                 return value, value
             begin = change if pose else tf.zeros([count, 5])
             x, _, _, curvature = refine(lambda x: residual(mixture, x), begin, tf.zeros(5), alone, POSE_STEPS, tf.constant(steps_pose))
-            value = likelihood.value(data, image(mixture, x))
+            value = agreement(mixture, x)
             return value, value - cost(x, alone) + 0.5 * (tf.linalg.logdet(alone) - tf.linalg.logdet(curvature + alone))
 
         encoded = tf.concat([tf.reshape(model.encode(feature)[0], [-1, own]), change], 1)
@@ -99,7 +108,7 @@ def refine_latents(model, items, features, prior, steps, devices, poses=None, ba
         if steps == 0:
             found = encoded
         posterior = curvature + precision
-        value = likelihood.value(data, image(decoded(found[:, :own]), posing(found)))
+        value = agreement(decoded(found[:, :own]), posing(found))
         evidence = value - cost(found - mean, precision) + 0.5 * (tf.linalg.logdet(precision) - tf.linalg.logdet(posterior))
         neutral, static = single(mixture(tf.zeros([count * copies, model.deformation.outputs]))), single(decoded(at_mean))
         z = tf.concat([tf.reshape(given, [-1, copies, model.given_dim]), tf.reshape(found[:, :own], [-1, copies, dimension])], 2)

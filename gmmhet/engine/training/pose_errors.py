@@ -21,8 +21,6 @@ from gmmhet.engine.training.gauss_newton import linearised
 
 #: particles from which sigma is estimated, and optimizer steps, or epochs, after which it is estimated anew
 MOST_ITEMS, SETTLE_STEPS, SETTLE_EPOCHS = 512, 150, 3
-#: Gauss-Newton steps on poses
-POSE_STEPS = 4
 #: sigma's range: degrees and pixels; what is at the lower end counts as 0
 RANGE_DEG, RANGE_PX = (0.01, 10.0), (0.005, 5.0)
 
@@ -50,7 +48,7 @@ class PoseErrors:
         self.curvature, self._pixel_size = np.asarray(curvature, np.float32), pixel_size
         order = np.random.default_rng([seed, 16]).permutation(len(learned))
         self.sample = np.sort(np.asarray(learned)[order[:MOST_ITEMS]])
-        self.sigma, self.precision = np.zeros(2), tf.Variable(tf.zeros(5), trainable=False)
+        self.sigma, self.precision, self.change = np.zeros(2), tf.Variable(tf.zeros(5), trainable=False), np.zeros_like(slope)
         self.assume(likeliest_sigma(slope[self.sample], curvature[self.sample], pixel_size, self.sigma))
         self.first_sigma = self.sigma
         self.change = (self.response(slice(None)) @ slope[..., None])[..., 0]
@@ -71,8 +69,9 @@ class PoseErrors:
         self.assume(likeliest_sigma(slope, curvature, self._pixel_size, self.sigma))
 
     def assume(self, sigma):
-        """Take these standard deviations [2] for true."""
+        """Take these standard deviations [2] for true; what has none goes back to where it was given."""
         self.sigma, s = np.asarray(sigma, float), np.repeat(sigma, (3, 2))
+        self.change[:, s == 0] = 0
         self.precision.assign(np.divide(1.0, s**2, out=np.zeros(5), where=s > 0))
 
     def _inner(self, rows):
@@ -135,11 +134,6 @@ def told_from_zero(residual, x, steps):
     return slope + tf.linalg.matvec(curvature, x), curvature
 
 
-def pose_precision(sigma):
-    """Precision [5, 5] of changes of pose of standard deviations sigma [2], radians and Å."""
-    return np.diag(np.maximum(np.repeat(sigma, (3, 2)), [1e-5] * 3 + [1e-4] * 2) ** -2.0)
-
-
 def pose_function(agreement):
     """A function: data, transfer, rotation, shift, mixture to slope [B, 5] and curvature [B, 5, 5] of the log-likelihood by a change of
     pose."""
@@ -147,7 +141,7 @@ def pose_function(agreement):
 
     def function(data, transfer, rotation, shift, mixture):
         def residual(x):
-            return _residual(agreement, data, transfer, changed(rotation, shift, x), mixture)
+            return residuals(agreement, data, transfer, changed(rotation, shift, x), mixture)
         return told_from_zero(residual, tf.zeros([tf.shape(rotation)[0], 5]), steps)
     return function
 
@@ -168,14 +162,14 @@ def joint_function(agreement, model):
 
         def residual(q):
             mixture = model.mixture(tf.concat([given, tf.reshape(q[:, :own], [-1, model.own_dim])], 1))
-            return _residual(agreement, data, transfer, changed(rotation, shift, q[:, own:]), model.assembled(mixture))
+            return residuals(agreement, data, transfer, changed(rotation, shift, q[:, own:]), model.assembled(mixture))
         here = tf.concat([tf.reshape(model.encode(features)[0], [-1, own]), change], 1)
         return told_from_zero(residual, here, steps)
     return function
 
 
-def _residual(agreement, data, transfer, posed, mixture):
-    """Whitened model minus data, [B, K]."""
+def residuals(agreement, data, transfer, posed, mixture):
+    """Whitened model minus data [B, K] of mixtures at poses (rotation, shift): minus half their squared sum is the log-likelihood."""
     centers, amplitudes, widths = mixture
     difference = transfer * project(place(centers, *posed), amplitudes, widths, agreement.grid) - data
     return tf.reshape(np.sqrt(agreement.grid.weight) * difference,

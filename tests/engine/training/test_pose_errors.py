@@ -66,6 +66,15 @@ def test_the_changes_are_the_posterior_s_means_and_draws_have_its_spread():
                                poses.response(rows[:1])[0] / np.outer(poses.sigmas, poses.sigmas), atol=0.05)
 
 
+def test_poses_go_back_to_where_they_were_given_when_their_errors_turn_out_to_be_none():
+    slope, curvature, _ = drawn((0.02, 1.0))
+    poses = PoseErrors(np.float32(slope), np.float32(curvature), PIXEL, np.arange(600), 1)
+    poses.assume([0.02, 0.0])
+    assert np.all(poses.change[:, :3] != 0) and not poses.change[:, 3:].any()
+    poses.assume([0.0, 0.0])
+    assert not poses.change.any() and not poses.drawn(np.arange(5), np.ones((5, 5))).any() and not poses.uncertain
+
+
 # ---- whole runs
 
 @pytest.fixture(scope="module")
