@@ -22,7 +22,7 @@ SCIPION_SIDE = ["scipion-pyworkflow>=3.11.2", "scipion-em>=3.11", "numpy", "mrcf
 # What the engine needs, where this Python can have it. Scipion often lives on Python 3.8, for which TensorFlow has long stopped: there the
 # engine runs in an environment of its own (GMMHET_ENV_ACTIVATION).
 ENGINE = ["tensorflow>=2.18", "scipy", "scikit-learn", "umap-learn>=0.5.6", "gemmi>=0.6", "pandas", "h5py", "tqdm", "numba",
-          "matplotlib"]
+          "matplotlib", "threadpoolctl"]
 ENGINE_PYTHON = "python_version >= '3.10'"
 
 setup(

@@ -51,7 +51,8 @@ class PoseErrors:
         self.sigma, self.precision, self.change = np.zeros(2), tf.Variable(tf.zeros(5), trainable=False), np.zeros_like(slope)
         self.assume(likeliest_sigma(slope[self.sample], curvature[self.sample], pixel_size, self.sigma))
         self.first_sigma = self.sigma
-        self.change = (self.response(slice(None)) @ slope[..., None])[..., 0]
+        for rows in parts(len(slope)):
+            self.change[rows] = (self.response(rows) @ slope[rows, :, None])[..., 0]
 
     @property
     def sigmas(self):
@@ -96,10 +97,17 @@ class PoseErrors:
         return "%.2g° and %.2g Å" % (np.degrees(self.sigma[0]), self.sigma[1])
 
 
+def parts(count, size=2048):
+    """Slices that cover `count` rows: small matrices of many particles take much memory when they are made all at once."""
+    return [slice(start, start + size) for start in range(0, count, size)]
+
+
 def marginal(s, slope, curvature):
     """The marginal likelihood over that at x = 0 (see above), nats [n]; s [Q], slope [n, Q], curvature [n, Q, Q]."""
-    inner, scaled = np.eye(len(s)) + s[:, None] * curvature * s, s * slope
-    return 0.5 * np.einsum("bi,bi->b", scaled, np.linalg.solve(inner, scaled[..., None])[..., 0]) - 0.5 * np.linalg.slogdet(inner)[1]
+    def of(rows):
+        inner, scaled = np.eye(len(s)) + s[:, None] * curvature[rows] * s, s * slope[rows]
+        return 0.5 * np.einsum("bi,bi->b", scaled, np.linalg.solve(inner, scaled[..., None])[..., 0]) - 0.5 * np.linalg.slogdet(inner)[1]
+    return np.concatenate([of(rows) for rows in parts(len(slope))])
 
 
 def likeliest_sigma(slope, curvature, pixel_size, start):
