@@ -17,16 +17,18 @@ from gmmhet.engine.training.batches import by_item, prefetched
 from gmmhet.engine.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from gmmhet.engine.training.model import assign
 from gmmhet.engine.training.pose_errors import SETTLE_EPOCHS, SETTLE_STEPS, joint_function
+from gmmhet.engine.training.subspace import KEPT
 
 #: networks of the presets; the paper's are from its Methods
 NETWORKS = {
-    "default": dict(hidden=[256, 256], dropout=0.0, batch_norm=False, l2=0.0, variational=True, encoder_scale=1.0),
-    "paper": dict(hidden=[512, 512, 512, 512], dropout=0.3, batch_norm=True, l2=1e-3, variational=False, encoder_scale=0.1),
+    "default": dict(hidden=[256, 256], dropout=0.0, batch_norm=False, l2=0.0, variational=True, encoder_scale=0.3, subspace=KEPT),
+    "paper": dict(hidden=[512, 512, 512, 512], dropout=0.3, batch_norm=True, l2=1e-3, variational=False, encoder_scale=0.1, subspace=0),
 }
 CLIP_NORM = 10.0
-#: epochs over which the divergence comes to count in full. A landscape of many small changes is given up before it is found so: where the
-#: divergence (nats a particle) is below GIVEN_UP after LOOK epochs, training starts again and takes this part of all its epochs for it
-WARM_UP_EPOCHS, LOOK, GIVEN_UP, SLOW_WARM_UP = 2, 4, 0.1, 0.3
+#: epochs over which the divergence comes to count in full
+WARM_UP_EPOCHS = 2
+#: parts of the epochs after which the columns that do not lead begin to vary, and after which they have to be worth it
+LEAD = 0.3, 0.5
 
 
 class TrainError(RuntimeError):
@@ -62,7 +64,7 @@ class Trainer:
         self.optimizer = tf.keras.optimizers.Adam(schedule, clipnorm=None, global_clipnorm=CLIP_NORM)
         self.optimizer.build(model.trainable)
         self.history, self.best, self.best_weights = [], None, None
-        self.warm_up, self._first_weights = (0, WARM_UP_EPOCHS), [v.numpy() for v in model.trainable]
+        self.leading: int | None = None
         self._step, self._evaluate = ([wrap(functools.partial(function, posing)) for posing in (False, True)] for wrap, function in (
             (devices.for_all_sizes, self._train_step), (devices.compiled, self._evaluated)))
         self._joint = devices.compiled(joint_function(self.agreement, model))
@@ -154,15 +156,21 @@ class Trainer:
         return value - self.poses.volume(chosen)
 
     def _settle_poses(self):
-        """Estimate the poses' uncertainty anew, from time to time."""
+        """Estimate the poses' uncertainty anew, from time to time, until they turn out to be exact."""
         every = min(max(1, round(SETTLE_STEPS / self.steps_per_epoch)), SETTLE_EPOCHS)
-        if self.poses is None or (len(self.history) + 1) % every:
+        if not self._posing or (len(self.history) + 1) % every:
             return
         parts = []
         for chosen, batch in prefetched(self.items, self.poses.sample, self.config.batch_size, self.features, self.devices.own):
             parts.append([part.numpy() for part in self._joint(len(chosen), *batch,
                                                                self.devices.own(self.poses.change[chosen], self.config.batch_size))])
         self.poses.settle(*(np.concatenate(part) for part in zip(*parts)))
+        self._free_exact()
+
+    def _free_exact(self):
+        """Where the poses are exact, nothing is to be kept at rest."""
+        if self.poses is not None and not self.poses.uncertain:
+            self.model.move_freely()
 
     def _noise(self, count, *seed):
         """This process's part of the latent noise of a batch of `count`: the same however the batch is shared."""
@@ -170,26 +178,35 @@ class Trainer:
                                 self.config.batch_size)
 
     def resume(self):
-        """Go on from the last checkpoint, if there is one."""
+        """Go on from the last checkpoint; whether there is one."""
         path = self.run(rundir.WORK, CHECKPOINT)
-        if os.path.exists(path):
+        goes_on = os.path.exists(path)
+        if goes_on:
             state, kept = load_checkpoint(path, dict(model=self.model.variables, optimizer=self.optimizer.variables, best=None, poses=None))
-            self.history, self.best, self.best_weights, self.warm_up = state["history"], state["best"], kept["best"], state["warm_up"]
+            self.history, self.best, self.best_weights, self.leading = state["history"], state["best"], kept["best"], state["leading"]
             if self.poses:
                 self.poses.change, sigma = kept["poses"]
                 self.poses.assume(sigma)
+                self._free_exact()
             log.info("resumed after epoch %d; the learning rate is %.3g, and falls until epoch %d", len(self.history),
                      float(self.optimizer.learning_rate), self.config.epochs)
             if self.devices.is_chief:
                 self.write_history()
         if len(set(self.devices.ask(len(self.history)))) > 1:
             raise TrainError("the hosts do not see the same checkpoint: --out %s must lie on a disk that all of them share" % self.run.path)
+        return goes_on
 
     def finished(self):
         """Whether the last epoch is done or held-out agreement has stopped improving."""
         done = len(self.history)
         return done >= self.config.epochs or (self.best is not None
-                                              and done - max(self.best["epoch"], sum(self.warm_up)) >= self.config.patience)
+                                              and done - max(self.best["epoch"], self._opening[1]) >= self.config.patience)
+
+    @property
+    def _opening(self):
+        """The last epoch in which the leading column varies alone, and the first in which all do."""
+        alone = int(LEAD[0] * self.config.epochs)
+        return alone, max(alone + 1, round(LEAD[1] * self.config.epochs))
 
     def epoch(self):
         """One pass through the particles learned from, then the held-out ones; writes a checkpoint.
@@ -201,8 +218,9 @@ class Trainer:
         """
         number, started, config = len(self.history) + 1, time.monotonic(), self.config
         order = np.random.default_rng([config.seed, 3, number]).permutation(self.learned)
-        warmth = tf.constant(min(1.0, (number - self.warm_up[0] - 0.5) / self.warm_up[1]), tf.float32)
+        warmth = tf.constant(min(1.0, (number - 0.5) / WARM_UP_EPOCHS), tf.float32)
         gain, divergence = 0.0, 0.0
+        self._open(number)
         batches = prefetched(self.items, order, config.batch_size, self.features, self.devices.own)
         for i, (chosen, batch) in enumerate(progress(batches, self.steps_per_epoch, "epoch %d" % number)):
             count = len(chosen)
@@ -213,7 +231,7 @@ class Trainer:
             gain += float(np.sum(self._posed(chosen, value, change) - self.neutral[chosen]))
             divergence += float(np.sum(kl))
         self.devices.average(self.model.variables)
-        held = self.held_out_gain()
+        held = self._kept(number, self.held_out_gain())
         self._settle_poses()
         self.history.append(dict(epoch=number, training_gain=(gain - divergence) / len(order), held_out_gain=held,
                                  divergence=divergence / len(order), seconds=time.monotonic() - started))
@@ -221,22 +239,36 @@ class Trainer:
                  else "neutral", self.history[-1]["training_gain"], held, "; poses uncertain by %s" % self.poses if self._posing else "")
         if self.best is None or held > self.best["held_out_gain"]:
             self.best, self.best_weights = self.history[-1], [v.numpy() for v in self.model.variables]
-        if number == LOOK < config.epochs and self.model.settings["variational"] and self.history[-1]["divergence"] < GIVEN_UP:
-            self._start_again(number)
         if self.devices.is_chief:
             save_checkpoint(self.run(rundir.WORK, CHECKPOINT),
                             dict(model=self.model.variables, optimizer=self.optimizer.variables, best=self.best_weights,
                                  poses=[self.poses.change, self.poses.sigma] if self.poses else []),
-                            dict(history=self.history, best=self.best, warm_up=self.warm_up))
+                            dict(history=self.history, best=self.best, leading=self.leading))
             self.write_history()
 
-    def _start_again(self, number):
-        """Forget what was learned, but not the best of it, and let the divergence come to count more slowly."""
-        log.info("nothing found so far: starting again, more slowly")
-        assign(self.model.trainable, self._first_weights)
-        for moment in (v for v in self.optimizer.variables if len(v.shape)):
-            moment.assign(tf.zeros_like(moment))
-        self.warm_up = number, max(WARM_UP_EPOCHS, round(SLOW_WARM_UP * self.config.epochs))
+    def _open(self, number):
+        """Let the columns that wait for the leading one come in, little by little."""
+        alone, all_open = self._opening
+        if self.leading is not None:
+            self.model.open_beside(self.leading, min(1.0, max(0, number - alone) / (all_open - alone)) ** 2)
+
+    def _kept(self, number, gain):
+        """When all columns are open, close those again without which the held-out particles agree better; the gain then.
+
+        Every Gaussian that may move, or change its amplitude, follows noise a little: columns have to be worth that.
+        """
+        if self.leading is None or number < self._opening[1]:
+            return gain
+        gains = []
+        for share in (0.0, 1.0):      # in this order, as poses get better with every look
+            self.model.open_beside(self.leading, share)
+            gains.append(self.held_out_gain())
+        if gains[0] > gains[1]:
+            log.info("from here on only %s varies: held-out particles agree better so (gain %.4g instead of %.4g)",
+                     self.model.deformation.columns[self.leading], *gains)
+            self.model.open_beside(self.leading, 0.0)
+        self.leading = None
+        return max(gains)
 
     def _check_finite(self, value, chosen, number):
         """Refuse to go on when the agreement [B] of the chosen items is not finite."""

@@ -75,7 +75,7 @@ def refine_latents(model, items, features, prior, steps, devices, poses=None, ba
             return model.assembled(model.deformation.apply(u, start))
 
         def decoded(z):
-            return mixture(model.decoder(tf.reshape(z, [-1, dimension])))
+            return mixture(model.changes(tf.reshape(z, [-1, dimension])))
 
         def posed(x):
             return changed(rotation, shift, x) if x is not None else (rotation, shift)

@@ -13,10 +13,11 @@ from gmmhet.engine.losses.agreement import Agreement
 from gmmhet.engine.networks.decoder import Deformation
 from gmmhet.engine.networks.mlp import mlp
 from gmmhet.engine.rundir import MODEL
+from gmmhet.engine.training.subspace import kept_axes
 
 SETTINGS, WEIGHTS, NEUTRAL, EARLIER = "model.json", "weights.npz", "neutral.npz", "earlier"
 #: log standard deviation of the latent posterior stays in this range
-LOG_STD_RANGE = (-5.0, 1.0)
+LOG_STD_RANGE, LOG_STD_OFFSET = (-5.0, 1.0), 1.0
 
 
 class HeterogeneityModel:
@@ -35,7 +36,8 @@ class HeterogeneityModel:
     neutral : Mixture.
     free : bool array [N], Gaussians that may vary.
     settings : dict: columns, smoothness, at_rest, latent_dim, hidden, dropout, batch_norm, l2, variational, seed, symmetry, whole_unit,
-        particles, likelihood (state of the likelihood Agreement), objective. latent_dim is that of the own part.
+        particles, likelihood (state of the likelihood Agreement), objective, subspace. latent_dim is that of the own part; subspace is how
+        many axes of the features' subspaces the encoder is given, 0 for the standardised features (see `training.subspace`).
     earlier : HeterogeneityModel of the same neutral mixture, or None.
     """
 
@@ -47,10 +49,16 @@ class HeterogeneityModel:
         self._turns = symmetry_matrices(s["symmetry"]).astype(np.float32)
         common = dict(hidden=s["hidden"], dropout=s["dropout"], batch_norm=s["batch_norm"], l2=s["l2"])
         outputs, features = self.own_dim * (2 if s["variational"] else 1), self.deformation.outputs + self.given_dim
-        self.encoder = mlp(features, outputs=outputs, seed=s["seed"], last_scale=s["encoder_scale"], **common)
+        self.kept = sum(kept_axes(s.get("subspace", 0), self.deformation.sizes))
+        self.encoder = mlp(self.kept + self.given_dim if self.kept else features, outputs=outputs, seed=s["seed"],
+                           last_scale=s["encoder_scale"], **common)
         self.decoder = mlp(self.own_dim, outputs=self.deformation.outputs, seed=s["seed"] + 1000, zero_last=True, **common)
         self.feature_mean = tf.Variable(tf.zeros(features), trainable=False)
         self.feature_deviation = tf.Variable(tf.ones(features), trainable=False)
+        if self.kept:
+            self.axes = tf.Variable(tf.zeros([self.deformation.outputs, self.kept]), trainable=False)
+            self.straight = tf.Variable(tf.zeros([self.kept, self.own_dim]))
+            self.open = tf.Variable(tf.ones([len(self.deformation.columns)]), trainable=False)
 
     @property
     def own_dim(self):
@@ -92,20 +100,73 @@ class HeterogeneityModel:
     @property
     def trainable(self):
         """Variables that training changes."""
-        return self.encoder.trainable_variables + self.decoder.trainable_variables
+        return [*self.encoder.trainable_variables, *self.decoder.trainable_variables, *([self.straight] if self.kept else [])]
 
     @property
     def variables(self):
         """All variables of this stage, in the order in which they are saved."""
-        return list(self.encoder.variables) + list(self.decoder.variables) + [self.feature_mean, self.feature_deviation]
+        axes = [self.axes, self.straight, self.open] if self.kept else []
+        return [*self.encoder.variables, *self.decoder.variables, self.feature_mean, self.feature_deviation, *axes]
 
     def encode(self, features, training=False):
         """Features [B, F] to the mean and log standard deviation of the own part of z, both [B, own_dim]."""
-        out = self.encoder((features - self.feature_mean) / self.feature_deviation, training=training)
+        inputs, linear = (features - self.feature_mean) / self.feature_deviation, 0.0
+        if self.kept:
+            along = tf.matmul(inputs[:, :self.deformation.outputs], self.axes)
+            inputs, linear = tf.concat([along, inputs[:, self.deformation.outputs:]], 1), tf.matmul(along, self.straight)
+        out = self.encoder(inputs, training=training)
         if not self.settings["variational"]:
             return out, tf.fill(tf.shape(out), np.float32(np.log(max(self.settings["latent_noise"], 1e-6))))
         mean, log_std = tf.split(out, 2, axis=1)
-        return mean, tf.clip_by_value(log_std - 1.0, *LOG_STD_RANGE)
+        return mean + linear, tf.clip_by_value(log_std - LOG_STD_OFFSET, *LOG_STD_RANGE)
+
+    def changes(self, own, training=False):
+        """The decoder's outputs [B, outputs] at own latent points [B, own_dim]; see `Deformation.apply`."""
+        u = self.decoder(own, training=training)
+        return u * tf.repeat(self.open, self.deformation.sizes) if self.kept else u
+
+    def move_freely(self):
+        """Let the whole molecule move too; for poses that are exact (see `Deformation`)."""
+        self.settings["at_rest"] = self.deformation.at_rest = False
+
+    def open_beside(self, leading, share):
+        """Let column number `leading` vary, and this share of what the decoder says of the others."""
+        self.open.assign(np.where(np.arange(len(self.deformation.columns)) == leading, 1.0, share))
+
+    def begin_in(self, subspaces):
+        """Start from the linear answer to features whose mean and deviation are set (see `training.subspace`).
+
+        The encoder sees the features along the axes of every column's subspace, scaled to what part of each axis is no noise, and begins
+        with the linear answer of the column that explains most.
+
+        Parameters
+        ----------
+        subspaces : list of Subspace, one for each of the deformation's columns.
+
+        Returns
+        -------
+        int, the number of that column; None where no column explains anything, or there is but one.
+        """
+        sizes, deviation = self.deformation.sizes, self.feature_deviation.numpy()
+        evidence = [found.evidence(self.own_dim) for found in subspaces]
+        leading = int(np.argmax(evidence)) if max(evidence) > 0 else None
+        axes, straight = np.zeros(self.axes.shape), np.zeros(self.straight.shape)
+        row = column = 0
+        for number, (found, size) in enumerate(zip(subspaces, sizes)):
+            scale, kept = found.scale, len(found.strength)
+            axes[row:row + size, column:column + kept] = found.axes * deviation[row:row + size, None] * scale
+            if number == leading:
+                count = min(found.significant, self.own_dim)
+                strength, first = found.strength[:count], np.arange(count)
+                straight[column + first, first] = np.sqrt(strength) / (1 + strength) / scale[:count]
+                bias = np.zeros(2 * self.own_dim)
+                bias[self.own_dim:] = LOG_STD_OFFSET
+                bias[self.own_dim + first] -= 0.5 * np.log1p(strength)
+                self.encoder.variables[-1].assign(bias)
+            row, column = row + size, column + kept
+        self.axes.assign(axes)
+        self.straight.assign(straight)
+        return leading if len(sizes) > 1 else None
 
     def given(self, features):
         """The part [B, given_dim] of z that features [B, F] bring along."""
@@ -120,7 +181,7 @@ class HeterogeneityModel:
         """Latent points [B, D] to centers [B, N, 3], amplitudes [B, N], widths [B, N] or [N]; before training as the earlier stages left
         them."""
         given, own = tf.split(z, [self.given_dim, self.own_dim], axis=1)
-        return self.deformation.apply(self.decoder(own, training=training), self.start(given))
+        return self.deformation.apply(self.changes(own, training), self.start(given))
 
     @property
     def copies(self):

@@ -19,12 +19,13 @@ from gmmhet.engine.training.controls import half_set_control, half_sets, how_see
 from gmmhet.engine.training.devices import find_devices
 from gmmhet.engine.training.evidence import bootstrap_interval, held_out_evidence, seen_warnings, spread_motion, verdict
 from gmmhet.engine.training.evidence_page import Page, evidence_figure
-from gmmhet.engine.training.features import column_statistics, compute_features
+from gmmhet.engine.training.features import compute_features
 from gmmhet.engine.training.heterogeneity import NETWORKS, Trainer, TrainError
 from gmmhet.engine.training.latents import latent_prior, refine_latents, unit_prior
 from gmmhet.engine.training.model import HeterogeneityModel
 from gmmhet.engine.training.pose_errors import PoseErrors, marginal
 from gmmhet.engine.training.staging import beginning
+from gmmhet.engine.training.start import begin
 
 #: below this correlation with itself turned, a neutral model is not taken for symmetric
 SYMMETRY_DOUBT = 0.9
@@ -122,7 +123,7 @@ class Trained:
 
         def conformations(rows):
             given = found["z"][items.of(rows).ravel(), :model.given_dim]
-            u = tf.zeros([len(given), model.deformation.outputs]) if stays else tf.repeat(model.decoder(self.prior[0][None]), len(given), 0)
+            u = tf.zeros([len(given), model.deformation.outputs]) if stays else tf.repeat(model.changes(self.prior[0][None]), len(given), 0)
             centers, amplitudes, widths = model.assembled(model.deformation.apply(u, model.start(given)))
             return centers, amplitudes, tf.broadcast_to(widths, tf.shape(amplitudes))
         return conformations if model.earlier else Mixture(*(part[0].numpy() for part in conformations([0])))
@@ -218,7 +219,7 @@ def train_set(config, run, devices, particles):
              len(free), model.deformation.anchors)
     if devices.replicas > 1:
         log.info("%d devices in %d processes share each batch of %d", devices.replicas, devices.processes, config.batch_size)
-    trainer = _trainer(config, run, items, given, model, held_out, devices)
+    trainer = _trainer(config, run, items, given, model, held_out, devices, begins)
     while not trainer.finished():
         if 0 <= config.pause_after_epoch <= len(trainer.history):
             log.info("paused after epoch %d; --resume continues", len(trainer.history))
@@ -230,8 +231,8 @@ def train_set(config, run, devices, particles):
     return _finish(config, run, trainer, given_covariance)
 
 
-def _trainer(config, run, items, given, model, held_out, devices):
-    """Features, standardisation, poses and the last checkpoint."""
+def _trainer(config, run, items, given, model, held_out, devices, begins):
+    """Features, poses, and the last checkpoint or the start."""
     trainer = Trainer(model, items, None, None, None, held_out, config, run, devices)
     trainer.features, trainer.neutral, slope, curvature = compute_features(
         run(rundir.WORK, "gradients.npy"), items, given, trainer.agreement, model, devices)
@@ -239,10 +240,10 @@ def _trainer(config, run, items, given, model, held_out, devices):
         trainer.poses = PoseErrors(slope, curvature, model.pixel_size, trainer.learned, config.seed)
         trainer.neutral = trainer.neutral + marginal(trainer.poses.sigmas, slope, curvature)
         log.info("with the neutral model alone, the poses seem uncertain by %s", trainer.poses)
-    mean, deviation = column_statistics(trainer.features, items.of(trainer.learned).ravel())
-    model.feature_mean.assign(mean)
-    model.feature_deviation.assign(deviation)
-    trainer.resume()
+        if not trainer.poses.uncertain:
+            model.move_freely()
+    if not trainer.resume() and not begins.weights:
+        trainer.leading = begin(trainer, given, begins.conformations(given))
     return trainer
 
 

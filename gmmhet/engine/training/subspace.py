@@ -1,0 +1,93 @@
+"""The linear subspace in which the particles vary more than noise explains, which training starts from.
+
+To first order in the decoder's outputs u, a particle's gradient at the model that training starts from is ``g = F u + e``, with F the
+Fisher information and e the gradient of noise, whose covariance C0 is F too. So the covariance of the gradients over the particles is
+``C = C0 + F S F``, S being the covariance of u, and the solutions of the generalised eigenvalue problem
+
+    C w = lambda C0 w,    w C0 w = 1
+
+are the directions of u along which the particles differ. A particle's place along one of them has posterior mean ``sqrt(lambda - 1) /
+lambda w g`` and variance ``1 / lambda`` under the unit normal prior (probabilistic principal component analysis, Tipping & Bishop 1999,
+with the noise of the images for its noise). C0 is taken from images of one model, so that mask, CTF, viewing directions and what is not
+known of the poses are in it.
+
+The encoder begins with that answer and sees the gradients along the w, the strongest first: it need not learn which of hundreds of
+correlated columns hold signal, nor is signal given up before it is found. The decoder learns what the directions do, beyond first order,
+from nothing.
+"""
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import eigh
+
+#: with more columns than this the covariances are too large, and the columns are only standardised; columns that the encoder is given
+MOST_COLUMNS, KEPT = 4096, 256
+#: part of the diagonal that is added to C0, which holds back directions that hardly show, and of its largest value; axes of less strength
+#: are noise
+RIDGE, TINY, LEAST_STRENGTH = 0.3, 1e-9, 0.2
+#: columns without strength come to the encoder this small
+FLOOR = 0.2
+
+
+def streamed_covariance(chunks):
+    """Covariance [F, F] of the rows of an iterable of arrays [b, F]."""
+    count, total, products = 0, np.zeros(1), np.zeros((1, 1))
+    for chunk in chunks:
+        chunk = np.asarray(chunk, np.float64)
+        count, total, products = count + len(chunk), total + chunk.sum(0), products + chunk.T @ chunk
+    return products / count - np.outer(total, total) / count**2
+
+
+@dataclass(frozen=True)
+class Subspace:
+    """Axes w [F, K], the strongest first, and their strength [K]: lambda - 1 on particles that the axis was not found with, at least 0."""
+
+    axes: np.ndarray
+    strength: np.ndarray
+
+    @property
+    def significant(self):
+        """How many axes, from the first, are no noise."""
+        return int(np.sum(np.cumprod(self.strength > LEAST_STRENGTH)))
+
+    @property
+    def scale(self):
+        """What to multiply features along the axes by: to variance 1, times the part of it that is no noise, as amplitude."""
+        return np.maximum(np.sqrt(self.strength / (1 + self.strength)), FLOOR) / np.sqrt(1 + self.strength)
+
+    def evidence(self, dimension):
+        """What a particle gains from the first `dimension` axes that are no noise, nats: its mean log marginal likelihood over that without
+        them."""
+        kept = self.strength[:min(dimension, self.significant)]
+        return 0.5 * float(np.sum(kept - np.log1p(kept)))
+
+
+def kept_axes(most, sizes):
+    """Axes of every column's subspace that the encoder is given, of columns of these sizes; none where `most` is 0 or they are too many."""
+    return [min(most // len(sizes), size) if sum(sizes) <= MOST_COLUMNS else 0 for size in sizes]
+
+
+def find_subspace(halves, nulls, kept):
+    """The subspace of the particles against homogeneous images.
+
+    Parameters
+    ----------
+    halves, nulls : covariances [F, F], two of independent halves of the particles, and two of homogeneous images.
+    kept : int, axes.
+
+    Returns
+    -------
+    Subspace
+    """
+    size = len(nulls[0])
+
+    def axes(covariance, null):
+        diagonal = np.diag(null)
+        ridge = np.diag(RIDGE * diagonal + TINY * diagonal.max())
+        found = eigh(covariance, null + ridge, subset_by_index=(size - kept, size - 1))[1][:, ::-1]
+        return found / np.sqrt(np.sum(found * (null @ found), 0))
+
+    def ratio(found, covariance, null):
+        return np.sum(found * (covariance @ found), 0) / np.sum(found * (null @ found), 0)
+    strength = np.mean([ratio(axes(halves[i], nulls[i]), halves[1 - i], nulls[1 - i]) for i in (0, 1)], 0) - 1
+    return Subspace(axes(0.5 * (halves[0] + halves[1]), 0.5 * (nulls[0] + nulls[1])), np.maximum(strength, 0))
