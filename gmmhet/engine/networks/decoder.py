@@ -88,10 +88,11 @@ class Deformation:
         """Number of network outputs."""
         return sum(self.sizes)
 
-    def apply(self, u, start=None):
+    def apply(self, u, start=None, at_rest=None):
         """Mixtures of network outputs u [B, outputs]: centers [B, N, 3], amplitudes [B, N], widths [B, N] ([N] when widths do not vary).
 
-        start : what `u` changes, as this function returns it; None for the neutral mixture.
+        start : what `u` changes, as this function returns it; None for the neutral mixture. at_rest : bool, in place of the deformation's
+        own.
         """
         batch = tf.shape(u)[0]
         parts = dict(zip(self.columns, tf.split(u, self.sizes, axis=1)))
@@ -100,7 +101,7 @@ class Deformation:
         if "position" in parts:
             moved = tf.einsum("nm,bmc->bnc", self.weights, tf.reshape(parts["position"], [batch, self.anchors, 3]))
             moved = self.reach_angst * tf.tanh(moved * (POSITION_UNIT_ANGST / self.reach_angst))
-            centers += brought_to_rest(self._centers, moved, self._amplitudes) if self.at_rest else moved
+            centers += brought_to_rest(self._centers, moved, self._amplitudes) if (self.at_rest if at_rest is None else at_rest) else moved
         if "amplitude" in parts:
             change = tf.matmul(parts["amplitude"], self.weights, transpose_b=True)
             share = tf.clip_by_value(amplitudes / self._ceiling, 1e-4, 1 - 1e-4)

@@ -109,12 +109,11 @@ def half_set_control(config, particles, half, devices, repeat):
     copies = len(Items(particles.select([0]), config.symmetry))
     order = np.random.default_rng([config.seed, 15]).permutation(len(particles))
     items = Items(particles.select(np.sort(order[:max(1, MOST_POINTS // copies)])), config.symmetry)
-    points, fields = [], []
-    for name in rundir.HALF_SETS:
-        folder = os.path.join(config.out, name)
-        model = load_model(folder)
-        points.append(latent_points(model, folder, items, config, devices))
-        fields.append(field(model.alone(), points[-1]))
+    folders = [os.path.join(config.out, name) for name in rundir.HALF_SETS]
+    models = [load_model(folder) for folder in folders]
+    points = [latent_points(model, folder, items, config, devices) for model, folder in zip(models, folders)]
+    moves = all("position" in model.varying for model in models)
+    fields = [field(model.alone(), z, moves) for model, z in zip(models, points)]
     latents, variates = latent_agreement(points[0], points[1], config.seed)
     displacements, each = field_agreement(fields[0], fields[1], config.seed)
     found = dict(particles=[int(np.sum(half == number)) for number in (1, 2)], compared=len(items.particles), **latents, **displacements)

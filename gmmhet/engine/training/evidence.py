@@ -251,12 +251,11 @@ def affine_r2(x, y, fitted, scored):
     return float(1 - lost / total) if total > 0 else 0.0
 
 
-def field(model, z, batch_size=100):
-    """What is decoded of a sample of the Gaussians that may vary, [n, K]: their positions (Å), or amplitudes where nothing may move."""
+def field(model, z, moves, batch_size=100):
+    """What is decoded of a sample of the Gaussians that may vary, [n, K]: their positions (Å) where something `moves`, else amplitudes."""
     free = np.flatnonzero(model.free)
     free = free[evenly(len(free), MOST_GAUSSIANS)]
-    part = 0 if "position" in model.settings["columns"] else 1
-    found = [np.asarray(model.decode(z[i:i + batch_size])[part])[:, free] for i in range(0, len(z), batch_size)]
+    found = [np.asarray(model.decode(z[i:i + batch_size])[0 if moves else 1])[:, free] for i in range(0, len(z), batch_size)]
     return np.concatenate(found).reshape(len(z), -1).astype(np.float32)
 
 

@@ -24,7 +24,8 @@ def gradient_function(agreement, model):
 
     `given` [B, copies, given_dim] are latent points of the earlier stages. The gradient with respect to the decoder's outputs at 0 is the
     per-Gaussian gradient carried through the deformation's chain rule, so it is already summed over neighbours that move together, and
-    restricted to the columns and region that may vary.
+    restricted to the columns and region that may vary. It is the same whether poses turn out to be exact or not: the
+    motion of the whole stays in it.
     """
     by_pose = pose_function(agreement)
 
@@ -33,7 +34,7 @@ def gradient_function(agreement, model):
         u, start = tf.zeros([tf.shape(images)[0] * model.copies, model.deformation.outputs]), model.start(by_item(given))
         with tf.GradientTape() as tape:
             tape.watch(u)
-            mixture = centers, amplitudes, widths = model.assembled(model.deformation.apply(u, start))
+            mixture = centers, amplitudes, widths = model.assembled(model.deformation.apply(u, start, at_rest=False))
             value = agreement.value(data, transfer * project(place(centers, rotation, shift), amplitudes, widths, agreement.grid))
         by_output = tf.reshape(tape.gradient(value, u), [-1, model.copies, model.deformation.outputs])
         nothing = tf.zeros([tf.shape(images)[0], 0])

@@ -263,12 +263,16 @@ class Trainer:
         for share in (0.0, 1.0):      # in this order, as poses get better with every look
             self.model.open_beside(self.leading, share)
             gains.append(self.held_out_gain())
-        if gains[0] > gains[1]:
+        without, gain = gains
+        if self.best and self.best["held_out_gain"] > max(gains):
+            assign(self.model.variables, self.best_weights)
+            without = self.best["held_out_gain"]
+        if without > gain:
             log.info("from here on only %s varies: held-out particles agree better so (gain %.4g instead of %.4g)",
-                     self.model.deformation.columns[self.leading], *gains)
+                     self.model.deformation.columns[self.leading], without, gain)
             self.model.open_beside(self.leading, 0.0)
         self.leading = None
-        return max(gains)
+        return max(without, gain)
 
     def _check_finite(self, value, chosen, number):
         """Refuse to go on when the agreement [B] of the chosen items is not finite."""

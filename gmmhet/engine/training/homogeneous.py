@@ -19,7 +19,7 @@ class HomogeneousParticles:
     ----------
     particles : ParticleSet.
     mixture : Mixture, or, where each particle keeps a conformation of an earlier stage, a callable: rows [B] to centers [B, N, 3],
-        amplitudes [B, N] and widths [B, N].
+        amplitudes [B, N] and widths [B, N] or [N].
     likelihood : Agreement, with the noise, scale and grid of the real set.
     seed : int
     poses : PoseErrors, or None where the poses are exact.
@@ -57,8 +57,10 @@ class HomogeneousParticles:
         if self._poses:
             draws = np.stack([np.random.default_rng([self._seed, 17, int(i)]).standard_normal(5) for i in real.ids[indices]])
             rotation, shift = (np.float32(part) for part in changed_exactly(rotation, shift, self._poses.drawn(indices, draws)))
-        images = self._clean(*self._mixtures(indices), *(tf.constant(a, tf.float32) for a in (rotation, shift, real.ctf[indices])),
-                             tf.constant(self._likelihood.scale[group], tf.float32)).numpy()
+        centers, amplitudes, widths = self._mixtures(indices)
+        widths = np.broadcast_to(widths, amplitudes.shape)
+        images = self._clean(*(tf.convert_to_tensor(a, tf.float32) for a in (
+            centers, amplitudes, widths, rotation, shift, real.ctf[indices], self._likelihood.scale[group]))).numpy()
         for image, number, i in zip(images, group, real.ids[indices]):
             noise = np.random.default_rng([self._seed, 11, int(i)]).standard_normal((box, box), np.float32)
             image += np.fft.irfft2(np.fft.rfft2(noise) * self._deviation[number], (box, box))

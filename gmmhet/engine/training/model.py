@@ -125,6 +125,12 @@ class HeterogeneityModel:
         u = self.decoder(own, training=training)
         return u * tf.repeat(self.open, self.deformation.sizes) if self.kept else u
 
+    @property
+    def varying(self):
+        """Names of the columns that vary: those that may, less what training closed again."""
+        return [name for name, share in zip(self.deformation.columns, self.open.numpy()) if share > 0] if self.kept else list(
+            self.deformation.columns)
+
     def move_freely(self):
         """Let the whole molecule move too; for poses that are exact (see `Deformation`)."""
         self.settings["at_rest"] = self.deformation.at_rest = False

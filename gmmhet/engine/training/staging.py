@@ -21,12 +21,14 @@ class Beginning:
     weights : str, folder of the saved networks that this stage's start from; empty: new ones.
     folder : str, the earlier run; empty without one.
     words : str, for the log.
+    exact : bool, whether these networks have found the poses to be exact.
     """
 
     earlier: "HeterogeneityModel | None" = None
     weights: str = ""
     folder: str = ""
     words: str = ""
+    exact: bool = False
 
     def given(self, items):
         """Latent points of the stages below, float32 [n_items, given_dim], and their covariances; joined by id and copy.
@@ -94,7 +96,8 @@ def beginning(config, columns, neutral, free):
                                      ("--latent-dim", found.own_dim == config.latent_dim)) if not same]
     if not new:
         _check_networks(config, found.settings)
-        return Beginning(found.earlier, os.path.join(folder, rundir.MODEL), folder, "the networks of %s are trained further" % folder)
+        return Beginning(found.earlier, os.path.join(folder, rundir.MODEL), folder, "the networks of %s are trained further" % folder,
+                         not found.settings.get("at_rest", False))
     if len(neutral) != len(found.neutral) or not all(
             np.allclose(a, b, rtol=1e-4)
             for a, b in ((neutral.centers, found.neutral.centers), (neutral.amplitudes, found.neutral.amplitudes))):

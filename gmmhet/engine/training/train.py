@@ -124,9 +124,11 @@ class Trained:
         def conformations(rows):
             given = found["z"][items.of(rows).ravel(), :model.given_dim]
             u = tf.zeros([len(given), model.deformation.outputs]) if stays else tf.repeat(model.changes(self.prior[0][None]), len(given), 0)
-            centers, amplitudes, widths = model.assembled(model.deformation.apply(u, model.start(given)))
-            return centers, amplitudes, tf.broadcast_to(widths, tf.shape(amplitudes))
-        return conformations if model.earlier else Mixture(*(part[0].numpy() for part in conformations([0])))
+            return model.assembled(model.deformation.apply(u, model.start(given)))
+        if model.earlier:
+            return conformations
+        centers, amplitudes, widths = (part.numpy() for part in conformations([0]))
+        return Mixture(centers[0], amplitudes[0], np.broadcast_to(widths, amplitudes.shape)[0])
 
 
 def _train(config, run, devices):
@@ -240,7 +242,8 @@ def _trainer(config, run, items, given, model, held_out, devices, begins):
         trainer.poses = PoseErrors(slope, curvature, model.pixel_size, trainer.learned, config.seed)
         trainer.neutral = trainer.neutral + marginal(trainer.poses.sigmas, slope, curvature)
         log.info("with the neutral model alone, the poses seem uncertain by %s", trainer.poses)
-        if not trainer.poses.uncertain:
+        if begins.exact or not trainer.poses.uncertain:
+            trainer.poses.assume(np.zeros(2))
             model.move_freely()
     if not trainer.resume() and not begins.weights:
         trainer.leading = begin(trainer, given, begins.conformations(given))
@@ -268,7 +271,7 @@ def _finish(config, run, trainer, given_covariance):
         stage="train", seed=config.seed, particles=len(items.particles), held_out=len(gain), epochs=len(trainer.history),
         best_epoch=trainer.best["epoch"], held_out_gain=trainer.best["held_out_gain"],
         held_out_evidence=float(gain.mean()), held_out_evidence_interval=list(bootstrap_interval(gain, config.seed)),
-        landscape_weight=weight, evidence_of_landscape_alone=plain, motion_rms_angst=motion, amplitude_rms=amplitude,
+        landscape_weight=weight, evidence_of_landscape_alone=plain, motion_rms_angst=motion, amplitude_rms=amplitude, varies=model.varying,
         predicts=how_seen(items, own, own_covariance, config.seed),
         resolution_angst=model.likelihood.grid.box * model.pixel_size / model.likelihood.grid.m,
         gaussians=len(model.neutral), free_gaussians=int(model.free.sum()), anchors=model.deformation.anchors, **model.likelihood.figures())

@@ -93,7 +93,7 @@ def test_half_sets_too_small_to_train_are_refused(particles):
 def controlled(small, tmp_path_factory):
     """A run with both controls, made by one call: its folder."""
     out = tmp_path_factory.mktemp("controlled") / "out"
-    assert gmmhet("train", "--out", out, *training(small, **QUICK), "--null", "--half-sets") == 0
+    assert gmmhet("train", "--out", out, *training(small, **QUICK, vary="position"), "--null", "--half-sets") == 0
     return out
 
 

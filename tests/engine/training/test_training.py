@@ -145,7 +145,8 @@ def test_only_the_columns_asked_for_vary(small, tmp_path, vary):
     found = model.decode(np.random.default_rng(0).normal(size=(5, 2)))
     for name, part, expected in zip(("position", "amplitude", "width"), found,
                                     (model.neutral.centers, model.neutral.amplitudes, model.neutral.widths)):
-        assert np.array_equal(part, np.broadcast_to(expected, part.shape)) == (name not in vary)
+        assert np.array_equal(part, np.broadcast_to(expected, part.shape)) == (name not in model.varying)
+    assert model.varying and set(model.varying) <= set(vary.split(",")) and summary(tmp_path / "out")["varies"] == model.varying
 
 
 def test_only_the_region_asked_for_varies_and_the_ring_correlation_trains_too(small, tmp_path):

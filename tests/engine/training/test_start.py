@@ -1,0 +1,99 @@
+"""What a model starts from: the linear answer of the column that leads, and the others closed until they are worth it."""
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from commands import QUICK, gmmhet, simulated, training
+
+from gmmhet.engine import rundir
+from gmmhet.engine.gmm.mixture import Mixture
+from gmmhet.engine.imaging.fourier import FourierGrid
+from gmmhet.engine.losses.agreement import Agreement
+from gmmhet.engine.training.heterogeneity import NETWORKS
+from gmmhet.engine.training.model import HeterogeneityModel, load_model
+from gmmhet.engine.training.subspace import Subspace
+
+
+def untrained(**settings):
+    rng = np.random.default_rng(0)
+    neutral = Mixture(rng.normal(0, 20, (30, 3)).astype(np.float32), np.ones(30, np.float32), np.full(30, 5, np.float32))
+    likelihood = Agreement(FourierGrid.to_resolution(24, 5.0), "likelihood", 100.0, np.ones(13), 1.0)
+    return HeterogeneityModel(neutral, np.ones(30, bool), dict(
+        dict(NETWORKS["default"], hidden=[16, 16]), columns=["amplitude", "position"], smoothness=15.0, latent_dim=3, latent_noise=0.1,
+        seed=1, symmetry="c1", particles="p.star", likelihood=likelihood.state(), **settings))
+
+
+def subspaces(model, *strengths):
+    """Random axes of every column, with these strengths first."""
+    rng, found = np.random.default_rng(2), []
+    for size, strength in zip(model.deformation.sizes, strengths):
+        kept = min(128, size)
+        found.append(Subspace(rng.normal(size=(size, kept)), np.pad(np.array(strength, float), (0, kept - len(strength)))))
+    return found
+
+
+@pytest.mark.parametrize("strengths,leading", [(((5.0, 1.0), (2.0, 0.5)), 0), (((1.0,), (3.0, 2.0)), 1)])
+def test_the_encoder_starts_with_the_posterior_of_the_column_that_explains_most(strengths, leading):
+    model = untrained()
+    rng = np.random.default_rng(1)
+    count, size = model.deformation.outputs, model.deformation.sizes
+    model.feature_mean.assign(rng.normal(size=count))
+    model.feature_deviation.assign(rng.uniform(0.5, 2, count))
+    found = subspaces(model, *strengths)
+    assert model.begin_in(found) == leading
+    model.encoder.variables[-2].assign(tf.zeros_like(model.encoder.variables[-2]))      # what the network itself adds
+    features = rng.normal(size=(7, count)).astype(np.float32)
+    mean, log_std = (part.numpy() for part in model.encode(features))
+    low = sum(size[:leading])
+    along = (features - model.feature_mean.numpy())[:, low:low + size[leading]] @ found[leading].axes
+    used = len(strengths[leading])
+    strength = np.array(strengths[leading])
+    np.testing.assert_allclose(mean[:, :used], along[:, :used] * np.sqrt(strength) / (1 + strength), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(np.exp(2 * log_std[:, :used]), np.broadcast_to(1 / (1 + strength), (7, used)), rtol=1e-4)
+    np.testing.assert_allclose(mean[:, used:], 0, atol=1e-5)
+    np.testing.assert_allclose(log_std[:, used:], 0, atol=1e-5)
+
+
+def test_without_anything_above_the_noise_nothing_leads():
+    model = untrained()
+    assert model.begin_in(subspaces(model, (0.1,), (0.05,))) is None and not np.any(model.straight.numpy())
+
+
+def test_a_closed_column_is_exactly_neutral_and_is_saved_so(tmp_path):
+    model = untrained()
+    kernel = [v for v in model.decoder.trainable_variables if len(v.shape) == 2][-1]
+    kernel.assign(np.random.default_rng(3).normal(size=kernel.shape))
+    z = np.random.default_rng(4).normal(size=(5, 3))
+    for share, varying in ((0.0, ["amplitude"]), (1.0, ["amplitude", "position"])):
+        model.open_beside(0, share)
+        model.save(str(tmp_path / str(share)))
+        (tmp_path / str(share)).rename(tmp_path / "model")
+        loaded = load_model(str(tmp_path))
+        (tmp_path / "model").rename(tmp_path / str(share))
+        centers, amplitudes, _ = loaded.decode(z)
+        assert model.varying == loaded.varying == varying
+        assert np.array_equal(centers, np.broadcast_to(model.neutral.centers, centers.shape)) == (share == 0)
+        assert np.abs(amplitudes - model.neutral.amplitudes).max() > 0.01
+
+
+def test_parts_that_come_and_go_are_not_moved(tmp_path):
+    """Assembly states: amplitudes explain more than positions do, and lead; motion is not worth it."""
+    folder = simulated(tmp_path, "assembly", 1200, 0.2)
+    assert gmmhet("train", "--out", folder / "train", *training(folder, epochs=10, latent_steps=1)) == 0
+    found, told = json.load(open(folder / "train" / rundir.SUMMARY)), (folder / "train" / rundir.LOG).read_text()
+    assert found["varies"][0] == "amplitude" and found["verdict"].startswith("Heterogeneity supported")
+    assert found["motion_rms_angst"] < 1.0 and "to first order, amplitude explains" in told
+
+
+def test_the_start_is_not_computed_again_when_a_run_is_resumed(small, tmp_path):
+    flags, out = training(small, **QUICK), tmp_path / "out"
+    assert gmmhet("train", "--out", out, *flags, "--pause-after-epoch", 1) == 0
+    assert gmmhet("train", "--out", out, *flags, "--resume") == 0
+    assert (out / rundir.LOG).read_text().count("to first order, position explains") == 1
+
+
+def test_the_paper_s_networks_see_the_standardised_gradients(small, tmp_path):
+    assert gmmhet("train", "--out", tmp_path / "out", *training(small, **QUICK, preset="paper")) == 0
+    model = load_model(str(tmp_path / "out"))
+    assert model.kept == 0 and model.encoder.input_shape[1] == model.deformation.outputs
