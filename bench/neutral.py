@@ -3,7 +3,7 @@
     python bench/neutral.py --data DIR [--boxes 64,128] [--noise 0.1]
 
 DIR holds 1hzh.pdb.gz (an IgG) and the 50S cut into RNA*.pdb.gz and prots*.pdb.gz. Every model is rendered in a box of 384 Å, atom by atom,
-with noise where asked, and fitted to three pixels; started from density, from atoms, and, from 128 px on, from density with N = 2,048.
+with noise where asked, and fitted with default settings; started from density, from atoms, and, from 128 px on, from density with N = 2,048.
 Columns: Gaussians, probes among them, Gaussians further from every atom than the target resolution (false), mean and least FSC with the
 noise-free map over the shells up to the target, correlation of atoms and map, seconds of CPU and of the clock.
 """
@@ -19,7 +19,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
 from gmmhet.engine import rundir
-from gmmhet.engine.config import FitConfig
+from gmmhet.engine.config import DEFAULT_RESOLUTION_PX, FitConfig
 from gmmhet.engine.gmm.atoms import correlation, read_atoms
 from gmmhet.engine.gmm.mixture import Mixture, render
 from gmmhet.engine.gmm.regions import sample_map
@@ -83,7 +83,7 @@ def bench(name, folder, box, noise):
     inside = sample_map(clean, pixel_size, atoms.positions).mean()
     volume = clean + noise * inside * noise_like_a_map(clean.shape, np.random.default_rng(1)) if noise else clean
     write_map(os.path.join(folder, "map.mrc"), volume, pixel_size)
-    smooth = smooth_to(volume, pixel_size, 3 * pixel_size)
+    smooth = smooth_to(volume, pixel_size, DEFAULT_RESOLUTION_PX * pixel_size)
     overlap = correlation(np.float32(atoms.positions), np.float32(atoms.masses), pixel_size, smooth, pixel_size)
     starts = [("density", {}), ("atoms", dict(atoms=path))] + [("2048", dict(n_gaussians="2048"))] * (box >= 128)
     for start, flags in starts:

@@ -6,7 +6,7 @@ from typing import Optional
 import numpy as np
 
 from gmmhet.engine import rundir
-from gmmhet.engine.config import ConfigError
+from gmmhet.engine.config import DEFAULT_RESOLUTION_PX, ConfigError
 from gmmhet.engine.gmm import atoms as atomic
 from gmmhet.engine.gmm import seeding
 from gmmhet.engine.gmm.mixture import render, write_cif
@@ -102,7 +102,7 @@ def fit(config, run):
         mask, pixel_size = _mask(config.mask, particles.box, particles.pixel_size), particles.pixel_size
         run.create()
         volume = made_white(backproject(particles, np.arange(len(particles))), "the particles' reconstruction")
-    resolution = config.resolution or 3 * pixel_size
+    resolution = config.resolution or DEFAULT_RESOLUTION_PX * pixel_size
     if atoms is not None:
         atoms = _placed(atoms, volume, pixel_size, resolution, corner, config.seed)
     target = make_target(volume, pixel_size, resolution, config.threshold, weak_level, mask, atoms)

@@ -125,7 +125,7 @@ def test_controls_are_added_to_a_finished_run_which_itself_stays_as_it_is(small,
 
 
 def test_a_run_interrupted_between_its_parts_goes_on_with_the_part_that_was_missing(small, controlled, tmp_path, monkeypatch):
-    out, flags = tmp_path / "out", [*training(small, **QUICK), "--null", "--half-sets"]
+    out, flags = tmp_path / "out", [*training(small, **QUICK, vary="position"), "--null", "--half-sets"]
     trained, train_set = [], stage.train_set
 
     def counted(config, run, *others, stop=""):
