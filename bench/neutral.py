@@ -3,7 +3,8 @@
     python bench/neutral.py --data DIR [--boxes 64,128] [--noise 0.1]
 
 DIR holds 1hzh.pdb.gz (an IgG) and the 50S cut into RNA*.pdb.gz and prots*.pdb.gz. Every model is rendered in a box of 384 Å, atom by atom,
-with noise where asked, and fitted with default settings; started from density, from atoms, and, from 128 px on, from density with N = 2,048.
+with noise where asked, and fitted with default settings; started from density, from atoms, and, from 128 px on, from density with
+N = 2,048.
 Columns: Gaussians, probes among them, Gaussians further from every atom than the target resolution (false), mean and least FSC with the
 noise-free map over the shells up to the target, correlation of atoms and map, seconds of CPU and of the clock.
 """

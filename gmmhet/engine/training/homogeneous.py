@@ -63,7 +63,8 @@ class HomogeneousParticles:
             centers, amplitudes, widths, rotation, shift, real.ctf[indices], self._likelihood.scale[group]))).numpy()
         for image, number, i in zip(images, group, real.ids[indices]):
             noise = np.random.default_rng([self._seed, 11, int(i)]).standard_normal((box, box), np.float32)
-            image += np.fft.irfft2(np.fft.rfft2(noise) * self._deviation[number], (box, box))
+            sign = np.sign(self._likelihood.scale[number])      # so that black images are the white ones inverted
+            image += sign * np.fft.irfft2(np.fft.rfft2(noise) * self._deviation[number], (box, box))
         return images
 
 
