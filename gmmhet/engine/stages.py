@@ -103,7 +103,7 @@ def use_hardware(config):
     elif config.gpus != "auto":
         os.environ["CUDA_VISIBLE_DEVICES"] = config.gpus
     tf = _tensorflow()
-    if config.threads:
+    if config.threads and config.threads != tf.config.threading.get_intra_op_parallelism_threads():
         tf.config.threading.set_intra_op_parallelism_threads(config.threads)
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)

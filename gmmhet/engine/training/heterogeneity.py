@@ -183,7 +183,7 @@ class Trainer:
         goes_on = os.path.exists(path)
         if goes_on:
             state, kept = load_checkpoint(path, dict(model=self.model.variables, optimizer=self.optimizer.variables, best=None, poses=None))
-            self.history, self.best, self.best_weights, self.leading = state["history"], state["best"], kept["best"], state["leading"]
+            self.history, self.best, self.best_weights, self.leading = state["history"], state["best"], kept["best"], state.get("leading")
             if self.poses:
                 self.poses.change, sigma = kept["poses"]
                 self.poses.assume(sigma)

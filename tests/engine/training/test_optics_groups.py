@@ -24,7 +24,8 @@ def folder(tmp_path_factory):
     write_mixed(folder, COUNTS, SAMPLINGS, noise=3.0, factors=(1.0, -2.0, 5.0))
     truth = Mixture(*(np.float32(part) for part in (CENTERS, AMPLITUDES, WIDTHS)))
     write_map(str(folder / "map.mrc"), render(truth, 45, 3.0), 3.0)
-    assert gmmhet("fit", "--out", folder / "fit", "--map", folder / "map.mrc", "--n-gaussians", 30, "--steps", 60) == 0
+    assert gmmhet("fit", "--out", folder / "fit", "--map", folder / "map.mrc", "--n-gaussians", 30, "--steps", 60,
+                  "--resolution", 9) == 0
     flags = [word for name, value in QUICK.items() for word in ("--" + name.replace("_", "-"), value)]
     assert gmmhet("train", "--out", folder / "train", "--particles", folder / "particles.star", "--gmm", folder / "fit",
                   "--min-resolution", 60, *flags) == 0
