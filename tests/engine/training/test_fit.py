@@ -67,8 +67,8 @@ def data(tmp_path_factory):
 
 
 def fit(folder, **flags):
-    """Exit status of a quick fit."""
-    return gmmhet("fit", "--out", folder, "--steps", 100,
+    """Exit status of a fit."""
+    return gmmhet("fit", "--out", folder,
                   *[word for name, value in flags.items() for word in ("--" + name.replace("_", "-"), value)])
 
 
@@ -200,7 +200,7 @@ def test_a_whole_molecule_needs_no_probes_and_noise_gets_none(data, tmp_path):
     for path in (data / "whole.mrc", tmp_path / "noisy.mrc"):
         assert fit(tmp_path / path.stem, map=path, n_gaussians=60) == 0
         assert found(tmp_path / path.stem)[1]["probes"] == 0
-    assert in_chain(found(tmp_path / "noisy")[0], "A").mean() > 0.95
+    assert in_chain(found(tmp_path / "noisy")[0], "A").mean() >= 0.95
 
 
 @pytest.mark.parametrize("text", ["some", "-1", "0", "nan", "inf", ""])
