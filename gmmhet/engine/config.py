@@ -100,7 +100,8 @@ class TrainConfig(Common):
     gmm: str = param("", "Folder of a 'fit' run: the neutral model.", path=True)
     ids: str = param("", "Text file of the ids of the particles to train on (rlnImageId, or row number from 1), such as a cluster of "
                      "'analyze'. Empty: all.", path=True)
-    vary: str = param("amplitude,position", "What may vary between particles, comma-separated: amplitude, position, width.")
+    vary: str = param("amplitude,position", "What may vary between particles, comma-separated: amplitude, position, width. Of several, "
+                      "what explains most goes first, and those that held-out particles agree no better with stay neutral.")
     region: str = param("", "Gaussians that may vary: a mask map (MRC), 'sphere:x,y,z,radius' in Å from the box centre, "
                         "'chain:A,B/120-240' (whole chains, or residues of a chain, of a model that was fitted with --atoms), or a text "
                         "file of Gaussian numbers from 1; several joined by ';'. Empty: all.")
