@@ -6,7 +6,7 @@ from typing import Optional
 import numpy as np
 
 from gmmhet.engine import rundir
-from gmmhet.engine.config import DEFAULT_RESOLUTION_PX, ConfigError
+from gmmhet.engine.config import DEFAULT_RESOLUTION_PX, MOST_BY_DEFAULT, ConfigError
 from gmmhet.engine.gmm import atoms as atomic
 from gmmhet.engine.gmm import seeding
 from gmmhet.engine.gmm.mixture import render, write_cif
@@ -106,6 +106,12 @@ def fit(config, run):
     if atoms is not None:
         atoms = _placed(atoms, volume, pixel_size, resolution, corner, config.seed)
     target = make_target(volume, pixel_size, resolution, config.threshold, weak_level, mask, atoms)
+    too_many = target.first_count() / MOST_BY_DEFAULT
+    if too_many > 1 and not config.resolution and not count:
+        coarser = resolution * too_many ** (1 / 3)
+        log.info("%.3g pixels would take %d Gaussians; going to %.1f Å instead: give --resolution for more", DEFAULT_RESOLUTION_PX,
+                 target.first_count(), coarser)
+        target = make_target(volume, pixel_size, coarser, config.threshold, weak_level, mask, atoms)
     mixture, fsc = _grow(config, target, count)
     _write(config, run, mixture, fsc, target)
 

@@ -12,6 +12,7 @@ from gmmhet.engine import rundir
 from gmmhet.engine.gmm.mixture import Mixture, render
 from gmmhet.engine.gmm.regions import region_mask
 from gmmhet.engine.io.volumes import write_map
+from gmmhet.engine.training import fit as stage
 
 BOX, PIXEL = 32, 5.0
 #: middle and half axes of two chains, Å from the box centre, and how many carbon atoms each has
@@ -212,3 +213,13 @@ def test_probes_are_auto_none_or_a_density(data, tmp_path, capsys, text):
 def test_a_probe_level_above_the_threshold_is_refused_with_both(data, tmp_path, capsys):
     assert fit(tmp_path / "fit", map=data / "whole.mrc", threshold=0.02, probes=0.03) == 2
     assert "--probes 0.03 must lie below the density threshold 0.02" in capsys.readouterr().err
+
+
+def test_a_large_molecule_is_not_fitted_finer_than_so_many_gaussians_can_hold(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(stage, "MOST_BY_DEFAULT", 20)
+    assert fit(tmp_path / "capped", map=data / "whole.mrc") == 0
+    assert fit(tmp_path / "asked", map=data / "whole.mrc", resolution=2.25 * PIXEL) == 0
+    capped, asked = found(tmp_path / "capped")[1], found(tmp_path / "asked")[1]
+    assert capped["gaussians"] < asked["gaussians"] and capped["resolution_angst"] > asked["resolution_angst"] == pytest.approx(
+        2.25 * PIXEL)
+    assert "Å instead: give --resolution for more" in (tmp_path / "capped" / rundir.LOG).read_text()
