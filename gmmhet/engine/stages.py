@@ -94,8 +94,7 @@ def use_hardware(config):
     """Threads and GPUs of this process. GPU memory is taken as it is needed.
 
     TF32 stays off: its 10 bits of mantissa would round the projector's matrix products, and with them the agreement, at 1e-3. NumPy's own
-    linear algebra gets one thread: it solves thousands of tiny problems, at which threads wait for one another (beside other jobs a hundred
-    times longer).
+    linear algebra gets one thread: it solves thousands of tiny problems, at which threads wait for one another.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if config.gpus == "none":

@@ -165,9 +165,9 @@ class Trainer:
             parts.append([part.numpy() for part in self._joint(len(chosen), *batch,
                                                                self.devices.own(self.poses.change[chosen], self.config.batch_size))])
         self.poses.settle(*(np.concatenate(part) for part in zip(*parts)))
-        self._free_exact()
+        self.free_exact()
 
-    def _free_exact(self):
+    def free_exact(self):
         """Where the poses are exact, nothing is to be kept at rest."""
         if self.poses is not None and not self.poses.uncertain:
             self.model.move_freely()
@@ -187,7 +187,7 @@ class Trainer:
             if self.poses:
                 self.poses.change, sigma = kept["poses"]
                 self.poses.assume(sigma)
-                self._free_exact()
+                self.free_exact()
             log.info("resumed after epoch %d; the learning rate is %.3g, and falls until epoch %d", len(self.history),
                      float(self.optimizer.learning_rate), self.config.epochs)
             if self.devices.is_chief:

@@ -242,9 +242,9 @@ def _trainer(config, run, items, given, model, held_out, devices, begins):
         trainer.poses = PoseErrors(slope, curvature, model.pixel_size, trainer.learned, config.seed)
         trainer.neutral = trainer.neutral + marginal(trainer.poses.sigmas, slope, curvature)
         log.info("with the neutral model alone, the poses seem uncertain by %s", trainer.poses)
-        if begins.exact or not trainer.poses.uncertain:
+        if begins.exact:
             trainer.poses.assume(np.zeros(2))
-            model.move_freely()
+        trainer.free_exact()
     if not trainer.resume() and not begins.weights:
         trainer.leading = begin(trainer, given, begins.conformations(given))
     return trainer

@@ -199,9 +199,9 @@ def test_a_whole_molecule_needs_no_probes_and_noise_gets_none(data, tmp_path):
     noise = np.random.default_rng(0).normal(0, 0.1 * density(A=1).max(), (BOX,) * 3).astype(np.float32)
     write_map(str(tmp_path / "noisy.mrc"), density(A=1) + noise, PIXEL)
     for path in (data / "whole.mrc", tmp_path / "noisy.mrc"):
-        assert fit(tmp_path / path.stem, map=path, n_gaussians=60) == 0
+        assert fit(tmp_path / path.stem, map=path, n_gaussians=60, resolution=3 * PIXEL, steps=100) == 0
         assert found(tmp_path / path.stem)[1]["probes"] == 0
-    assert in_chain(found(tmp_path / "noisy")[0], "A").mean() >= 0.95
+    assert in_chain(found(tmp_path / "noisy")[0], "A").mean() > 0.95
 
 
 @pytest.mark.parametrize("text", ["some", "-1", "0", "nan", "inf", ""])
