@@ -139,17 +139,19 @@ class TrainConfig(Common):
     learning_rate: float = param(1e-3, "ADAM learning rate at the start.", low=1e-7, high=1.0, expert=True)
     held_out: float = param(0.1, "Fraction of the particles the networks never see; they measure agreement honestly.",
                             low=0.01, high=0.9, expert=True)
-    smoothness: float = param(12.0, "Distance over which neighbouring Gaussians move together; 0 leaves each free.",
+    smoothness: float = param(12.0, "Distance over which neighbouring Gaussians move together, and two thirds of it over which "
+                                       "their amplitudes change together; 0 leaves each free.",
                               low=0.0, high=200.0, unit="Å", expert=True)
-    amplitude_cost: float = param(10.0, "What it costs to change amplitudes, for the molecule's whole mass: motion is then explained by "
-                                  "moving Gaussians and not by fading them here and there. 0 makes both alike.", low=0.0, high=1e6,
+    amplitude_cost: float = param(10.0, "What it costs to change amplitudes where positions vary too, for the molecule's whole mass: "
+                                  "motion is then explained by moving Gaussians and not by fading them here and there. 0 makes both "
+                                  "alike.", low=0.0, high=1e6,
                                   unit="nats", expert=True)
     latent_noise: float = param(0.1, "Standard deviation of the noise on z while training with the paper's networks; the default learns "
                                 "it per particle.", low=0.0, high=10.0, expert=True)
     mask_diameter: float = param(0.0, "Diameter of the soft circular mask on the particles; 0 takes it from the neutral model.",
                                  low=0.0, unit="Å", expert=True)
-    latent_steps: int = param(2, "Gauss-Newton steps on each particle's z after training, with the decoder fixed; 0 keeps the encoder's z.",
-                              low=0, high=100, expert=True)
+    latent_steps: int = param(2, "Steps to the posterior of each particle's z after training, with the decoder fixed; 0 keeps the "
+                              "encoder's z.", low=0, high=100, expert=True)
     pause_after_epoch: int = param(-1, "End this call after so many epochs in all, to be continued with --resume; 0 only prepares, -1 "
                                    "runs to the end.", low=-1, expert=True)
 

@@ -45,24 +45,35 @@ class Deformation:
     free : bool array [N].
     columns : tuple of COLUMNS that may vary.
     smoothness_angst : float, see `anchor_weights`.
+    amplitude_share : float, part of that distance over which amplitudes change together: what comes and goes has sharper borders than what
+        moves.
     at_rest : bool, whether the rigid motion of most of the mass is taken out of every displacement (`brought_to_rest`): where poses are
         found along with conformations, the two would else share it in any proportion.
     """
 
-    def __init__(self, neutral, free, columns, smoothness_angst, at_rest=False):
+    def __init__(self, neutral, free, columns, smoothness_angst, at_rest=False, amplitude_share=1.0):
         self.columns = tuple(c for c in COLUMNS if c in columns)
         self.free, self.at_rest = np.asarray(free, bool), at_rest
         self.reach_angst = 0.5 * neutral.radius_angst
-        inner = anchor_weights(neutral.centers[self.free], smoothness_angst)
-        weights = np.zeros((len(neutral), inner.shape[1]), np.float32)
-        weights[self.free] = inner
-        self.weights = tf.constant(weights)
-        self.anchors = inner.shape[1]
-        self.sizes = tuple({"amplitude": 1, "position": 3, "width": 1}[c] * self.anchors for c in self.columns)
+        self.weights = {column: self._spread(neutral.centers, smoothness_angst * (amplitude_share if column == "amplitude" else 1.0))
+                        for column in self.columns}
+        self.sizes = tuple({"amplitude": 1, "position": 3, "width": 1}[c] * self.weights[c].shape[1] for c in self.columns)
         self._centers, self._amplitudes, self._widths = (tf.constant(np.float32(a)) for a in (
             neutral.centers, neutral.amplitudes, neutral.widths))
         ceiling = np.maximum(2 * neutral.amplitudes, 1.5 * np.percentile(neutral.amplitudes, 95))
         self._ceiling = tf.constant(np.float32(ceiling))
+
+    def _spread(self, centers, smoothness_angst):
+        """Weights [N, M] of all Gaussians; 0 for those that may not vary."""
+        inner = anchor_weights(centers[self.free], smoothness_angst)
+        weights = np.zeros((len(centers), inner.shape[1]), np.float32)
+        weights[self.free] = inner
+        return tf.constant(weights)
+
+    @property
+    def anchors(self):
+        """Number of anchors; where columns have different ones, the most."""
+        return max(weights.shape[1] for weights in self.weights.values())
 
     @property
     def moves_part(self):
@@ -99,15 +110,16 @@ class Deformation:
         ones = tf.ones([batch, 1])
         centers, amplitudes, widths = start or (self._centers[None] * ones[..., None], self._amplitudes * ones, self._widths)
         if "position" in parts:
-            moved = tf.einsum("nm,bmc->bnc", self.weights, tf.reshape(parts["position"], [batch, self.anchors, 3]))
+            moved = tf.einsum("nm,bmc->bnc", self.weights["position"], tf.reshape(parts["position"], [batch, self.sizes[
+                self.columns.index("position")] // 3, 3]))
             moved = self.reach_angst * tf.tanh(moved * (POSITION_UNIT_ANGST / self.reach_angst))
             centers += brought_to_rest(self._centers, moved, self._amplitudes) if (self.at_rest if at_rest is None else at_rest) else moved
         if "amplitude" in parts:
-            change = tf.matmul(parts["amplitude"], self.weights, transpose_b=True)
+            change = tf.matmul(parts["amplitude"], self.weights["amplitude"], transpose_b=True)
             share = tf.clip_by_value(amplitudes / self._ceiling, 1e-4, 1 - 1e-4)
             amplitudes += self._ceiling * _logistic_change(share, change)
         if "width" in parts:
-            change = WIDTH_UNIT * tf.matmul(parts["width"], self.weights, transpose_b=True)
+            change = WIDTH_UNIT * tf.matmul(parts["width"], self.weights["width"], transpose_b=True)
             widths *= ones * tf.exp(0.5 * tf.tanh(2.0 * change))
         return centers, amplitudes, widths
 

@@ -21,14 +21,20 @@ from gmmhet.engine.training.subspace import KEPT
 
 #: networks of the presets; the paper's are from its Methods
 NETWORKS = {
-    "default": dict(hidden=[256, 256], dropout=0.0, batch_norm=False, l2=0.0, variational=True, encoder_scale=0.3, subspace=KEPT),
-    "paper": dict(hidden=[512, 512, 512, 512], dropout=0.3, batch_norm=True, l2=1e-3, variational=False, encoder_scale=0.1, subspace=0),
+    "default": dict(hidden=[256, 256], dropout=0.0, batch_norm=False, l2=0.0, variational=True, encoder_scale=0.3, subspace=KEPT,
+                    amplitude_share=2 / 3, description=1.5),
+    "paper": dict(hidden=[512, 512, 512, 512], dropout=0.3, batch_norm=True, l2=1e-3, variational=False, encoder_scale=0.1, subspace=0,
+                  amplitude_share=1.0, description=0.0),
 }
 CLIP_NORM = 10.0
+#: latent points at which the decoder's description is measured
+POINTS = 32
 #: epochs over which the divergence comes to count in full
 WARM_UP_EPOCHS = 2
 #: parts of the epochs after which the columns that do not lead begin to vary, and after which they have to be worth it
 LEAD = 0.3, 0.5
+#: share of the gain by which they have to add to it
+WORTH = 0.05
 
 
 class TrainError(RuntimeError):
@@ -39,7 +45,8 @@ class Trainer:
     """The state of one training run.
 
     Loss per particle: minus the agreement, plus (variational, likelihood) the Kullback-Leibler divergence of the latent posterior from
-    the unit normal, so that the held-out value is a bound on the evidence for heterogeneity and not only a fit.
+    the unit normal, so that the held-out value is a bound on the evidence for heterogeneity and not only a fit; plus, while learning, a
+    share of what it takes to describe the decoder (`HeterogeneityModel.description`).
 
     Parameters
     ----------
@@ -59,6 +66,8 @@ class Trainer:
         self.agreement = model.likelihood if config.objective == "likelihood" else Agreement.from_state(
             dict(model.likelihood.state(), objective="frc"))
         self.learned = np.flatnonzero(~held_out)
+        self._images = len(self.learned) * model.copies
+        self._described = model.settings.get("description", 0.0) if self.agreement.objective == "likelihood" else 0.0
         self.steps_per_epoch = -(-len(self.learned) // config.batch_size)
         schedule = tf.keras.optimizers.schedules.CosineDecay(config.learning_rate, config.epochs * self.steps_per_epoch, alpha=0.05)
         self.optimizer = tf.keras.optimizers.Adam(schedule, clipnorm=None, global_clipnorm=CLIP_NORM)
@@ -107,15 +116,20 @@ class Trainer:
         return tf.reduce_sum(tf.reshape(values, [-1, self.model.copies]), 1)
 
     def _restraint(self, given, amplitudes, widths):
-        """What a model pays for changing amplitudes (nats) and, as in the paper, for widths that differ; [B]."""
+        """What a model pays for changing amplitudes beside positions (nats) and, as in the paper, for widths that differ; [B]."""
         cost = tf.zeros_like(amplitudes[:, 0])
         if "amplitude" in self.model.settings["columns"] and self.agreement.objective == "likelihood":
             neutral, start = self.model.neutral.amplitudes, self.model.start(given)
             change = amplitudes - (neutral if start is None else start[1])
-            cost += self.config.amplitude_cost / np.sum(neutral) * tf.reduce_sum(tf.abs(change), 1)
+            cost += self.model.open_motion * self.config.amplitude_cost / np.sum(neutral) * tf.reduce_sum(tf.abs(change), 1)
         if "width" in self.model.settings["columns"]:
             cost += tf.math.reduce_std(widths, -1) / tf.reduce_mean(widths)
         return cost
+
+    def _points(self):
+        """Latent points drawn from the prior, new ones at every step and the same on all devices."""
+        seed = tf.stack([self.config.seed, tf.cast(self.optimizer.iterations, tf.int32)])
+        return tf.random.stateless_normal([POINTS, self.model.own_dim], seed)
 
     def _train_step(self, posing, *batch):
         gradients, *found = self.devices.each(functools.partial(self._gradients, posing), batch)
@@ -130,6 +144,8 @@ class Trainer:
                                                                True)
             loss = tf.reduce_sum(share * (warmth * divergence - value + restraint))
             penalties = self.model.encoder.losses + self.model.decoder.losses
+            if self._described:
+                penalties = [*penalties, warmth * self._described / self._images * self.model.description(self._points(), self._images)]
             if penalties:
                 loss += tf.add_n(penalties) / self.devices.replicas
         return tape.gradient(loss, self.model.trainable), value, divergence, change
@@ -267,12 +283,13 @@ class Trainer:
         if self.best and self.best["held_out_gain"] > max(gains):
             assign(self.model.variables, self.best_weights)
             without = self.best["held_out_gain"]
-        if without > gain:
-            log.info("from here on only %s varies: held-out particles agree better so (gain %.4g instead of %.4g)",
+        if gain < without + WORTH * abs(without):
+            log.info("from here on only %s varies: held-out particles gain no more from the others (%.4g without, %.4g with)",
                      self.model.deformation.columns[self.leading], without, gain)
             self.model.open_beside(self.leading, 0.0)
+            gain = without
         self.leading = None
-        return max(without, gain)
+        return gain
 
     def _check_finite(self, value, chosen, number):
         """Refuse to go on when the agreement [B] of the chosen items is not finite."""

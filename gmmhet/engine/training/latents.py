@@ -1,4 +1,4 @@
-"""Each particle's latent point after training: Gauss-Newton with the decoder fixed, its uncertainty, and the evidence."""
+"""Each particle's latent point after training: its posterior with the decoder fixed, and the evidence."""
 import numpy as np
 import tensorflow as tf
 
@@ -6,7 +6,7 @@ from gmmhet.engine.imaging.pose_change import changed, difference_steps
 from gmmhet.engine.imaging.projection import place, project
 from gmmhet.engine.log import progress
 from gmmhet.engine.training.batches import by_item, prefetched
-from gmmhet.engine.training.gauss_newton import refine
+from gmmhet.engine.training.gauss_newton import posterior, refine
 from gmmhet.engine.training.pose_errors import residuals
 
 #: Gauss-Newton steps on the pose of a single model, from that of the particle's own conformation
@@ -30,8 +30,10 @@ def _pose_precision(sigma):
 
 
 def refine_latents(model, items, features, prior, steps, devices, poses=None, batch_size=64):
-    """Posterior mode of every item's z under a Gaussian prior, together with its change of pose where poses are uncertain; with the Laplace
-    evidence.
+    """Posterior of every item's z under a Gaussian prior, together with its change of pose where poses are uncertain, as the nearest normal
+    distribution (see `gauss_newton.posterior`); and the evidence, by Laplace's approximation about the mode.
+
+    The mode itself is no good place for z: where discrete states make the decoder steep and flat by turns it is at the edge of a plateau.
 
     In a further stage the part of z that the earlier stages found stays, and all figures are of the own part.
 
@@ -41,17 +43,17 @@ def refine_latents(model, items, features, prior, steps, devices, poses=None, ba
     items : Items.
     features : Rows or array [n_items, F].
     prior : mean [own_dim], precision [own_dim, own_dim], of each copy.
-    steps : int; 0 keeps the encoder's mean.
+    steps : int; 0 keeps the encoder's mean, with Laplace's covariance.
     devices : Devices.
     poses : PoseErrors of these particles, or None where the given poses are exact.
 
     Returns
     -------
-    dict, a row an item; what is of the particle is the same for all its copies: z [n, D], its posterior's z_covariance [n, own_dim,
-    own_dim] (Laplace's approximation; the pose integrated out), pose_change [n, 5] (see `imaging.pose_change`), agreement [n]
+    dict, a row an item; what is of the particle is the same for all its copies: z [n, D], its posterior's mean, z_covariance [n, own_dim,
+    own_dim] (the pose integrated out), pose_change [n, 5] (see `imaging.pose_change`), agreement [n]
     (log-likelihood), neutral_agreement [n] (before this stage) and static_agreement [n] (at the prior's mean), each at its own best pose,
-    and evidence, neutral_evidence and static_evidence [n] (log marginal likelihoods, also Laplace's: z and pose integrated out, the pose
-    alone for the latter two, as uncertain as it is for a single model); all in nats.
+    and evidence, neutral_evidence and static_evidence [n] (log marginal likelihoods: z and pose integrated out, the pose alone for the
+    latter two, as uncertain as it is for a single model); all in nats.
     """
     copies, dimension = model.copies, model.own_dim
     pose, pose_alone = (5 * bool(np.any(sigma > 0)) for sigma in ((poses.sigma, poses.first_sigma) if poses else (0, 0)))
@@ -103,16 +105,25 @@ def refine_latents(model, items, features, prior, steps, devices, poses=None, ba
             value = agreement(mixture, x)
             return value, value - cost(x, alone) + 0.5 * (tf.linalg.logdet(alone) - tf.linalg.logdet(curvature + alone))
 
-        encoded = tf.concat([tf.reshape(model.encode(feature)[0], [-1, own]), change], 1)
-        found, _, _, curvature = refine(lambda q: residual(decoded(q[:, :own]), posing(q)), encoded, mean, precision, max(steps, 1), delta)
+        def around(q):
+            return residual(decoded(q[:, :own]), posing(q))
+
+        encoded, log_std = (tf.reshape(part, [-1, own]) for part in model.encode(feature))
+        begin = tf.concat([encoded, change], 1)
+        mode, _, _, curvature = refine(around, begin, mean, precision, max(steps, 1), delta)
         if steps == 0:
-            found = encoded
-        posterior = curvature + precision
+            mode = begin
+        laplace = curvature + precision
+        evidence = agreement(decoded(mode[:, :own]), posing(mode)) - cost(mode - mean, precision) + 0.5 * (
+            tf.linalg.logdet(precision) - tf.linalg.logdet(laplace))
+        found, covariance = begin, tf.linalg.inv(laplace)
+        if steps:
+            width = tf.concat([tf.exp(log_std), tf.sqrt(tf.linalg.diag_part(covariance)[:, own:])], 1)
+            found, covariance = posterior(around, begin, tf.linalg.diag(width), mean, precision, steps)
         value = agreement(decoded(found[:, :own]), posing(found))
-        evidence = value - cost(found - mean, precision) + 0.5 * (tf.linalg.logdet(precision) - tf.linalg.logdet(posterior))
         neutral, static = single(mixture(tf.zeros([count * copies, model.deformation.outputs]))), single(decoded(at_mean))
         z = tf.concat([tf.reshape(given, [-1, copies, model.given_dim]), tf.reshape(found[:, :own], [-1, copies, dimension])], 2)
-        covariance = tf.reshape(tf.linalg.inv(posterior)[:, :own, :own], [-1, copies, dimension, copies, dimension])
+        covariance = tf.reshape(covariance[:, :own, :own], [-1, copies, dimension, copies, dimension])
         own_covariance = tf.stack([covariance[:, j, :, j] for j in range(copies)], 1)
         return z, own_covariance, found[:, own:] if pose else tf.zeros([count, 5]), value, evidence, *neutral, *static
 

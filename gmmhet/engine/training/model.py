@@ -35,16 +35,17 @@ class HeterogeneityModel:
     ----------
     neutral : Mixture.
     free : bool array [N], Gaussians that may vary.
-    settings : dict: columns, smoothness, at_rest, latent_dim, hidden, dropout, batch_norm, l2, variational, seed, symmetry, whole_unit,
-        particles, likelihood (state of the likelihood Agreement), objective, subspace. latent_dim is that of the own part; subspace is how
-        many axes of the features' subspaces the encoder is given, 0 for the standardised features (see `training.subspace`).
+    settings : dict: columns, smoothness, amplitude_share, at_rest, latent_dim, hidden, dropout, batch_norm, l2, variational, seed,
+        symmetry, whole_unit, particles, likelihood (state of the likelihood Agreement), objective, subspace, description. latent_dim is
+        that of the own part; subspace is how many axes of the features' subspaces the encoder is given, 0 for the standardised features
+        (see `training.subspace`); description is what a nat of it costs while learning, 0 for nothing (see `description`).
     earlier : HeterogeneityModel of the same neutral mixture, or None.
     """
 
     def __init__(self, neutral, free, settings, earlier=None):
         self.neutral, self.free, self.settings, self.earlier = neutral, np.asarray(free, bool), settings, earlier
         s = settings
-        self.deformation = Deformation(neutral, free, s["columns"], s["smoothness"], s.get("at_rest", False))
+        self.deformation = Deformation(neutral, free, s["columns"], s["smoothness"], s.get("at_rest", False), s.get("amplitude_share", 1.0))
         self.likelihood = Agreement.from_state(s["likelihood"])
         self._turns = symmetry_matrices(s["symmetry"]).astype(np.float32)
         common = dict(hidden=s["hidden"], dropout=s["dropout"], batch_norm=s["batch_norm"], l2=s["l2"])
@@ -130,6 +131,25 @@ class HeterogeneityModel:
         """Names of the columns that vary: those that may, less what training closed again."""
         return [name for name, share in zip(self.deformation.columns, self.open.numpy()) if share > 0] if self.kept else list(
             self.deformation.columns)
+
+    @property
+    def open_motion(self):
+        """How much of what the decoder says of positions counts, from 0 to 1; 0 where they may not vary."""
+        columns = self.deformation.columns
+        if "position" not in columns:
+            return tf.zeros([])
+        return self.open[columns.index("position")] if self.kept else tf.ones([])
+
+    def description(self, points, count):
+        """What it takes to tell the decoder's outputs, in nats: ``sum_m log(1 + count F_m v_m) / 2``.
+
+        v_m is the mean square of output m at latent points [P, own_dim], F_m the Fisher information that an image has of it, so that the
+        logarithm is of how many errors of estimation (after `count` images) the output is away from neutral (minimum description length;
+        Rissanen 1978). It holds back outputs that only follow noise, and hardly those that are needed.
+        """
+        u = self.changes(points, training=True)
+        information = self.feature_deviation[:self.deformation.outputs] ** 2
+        return 0.5 * tf.reduce_sum(tf.math.log1p(count * information * tf.reduce_mean(u**2, 0)))
 
     def move_freely(self):
         """Let the whole molecule move too; for poses that are exact (see `Deformation`)."""

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import eigh
 
-#: with more columns than this the covariances are too large, and the columns are only standardised; columns that the encoder is given
-MOST_COLUMNS, KEPT = 4096, 256
+#: with more outputs of one kind than this the covariances are too large, and features are only standardised; axes that the encoder is given
+MOST_COLUMNS, KEPT = 4096, 64
 #: part of the diagonal that is added to C0, which holds back directions that hardly show, and of its largest value; axes of less strength
 #: are noise
 RIDGE, TINY, LEAST_STRENGTH = 0.3, 1e-9, 0.2
@@ -29,13 +29,16 @@ RIDGE, TINY, LEAST_STRENGTH = 0.3, 1e-9, 0.2
 FLOOR = 0.2
 
 
-def streamed_covariance(chunks):
-    """Covariance [F, F] of the rows of an iterable of arrays [b, F]."""
-    count, total, products = 0, np.zeros(1), np.zeros((1, 1))
+def streamed_covariances(chunks, sizes):
+    """Covariances [F, F] within each group of columns, of these sizes, of the rows of an iterable of arrays [b, sum F]."""
+    count, ends = 0, np.cumsum(sizes)
+    total, products = np.zeros(ends[-1]), [np.zeros((size, size)) for size in sizes]
     for chunk in chunks:
         chunk = np.asarray(chunk, np.float64)
-        count, total, products = count + len(chunk), total + chunk.sum(0), products + chunk.T @ chunk
-    return products / count - np.outer(total, total) / count**2
+        count, total = count + len(chunk), total + chunk.sum(0)
+        for product, part in zip(products, np.split(chunk, ends[:-1], axis=1)):
+            product += part.T @ part
+    return [product / count - np.outer(part, part) / count**2 for product, part in zip(products, np.split(total, ends[:-1]))]
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,8 @@ class Subspace:
 
 
 def kept_axes(most, sizes):
-    """Axes of every column's subspace that the encoder is given, of columns of these sizes; none where `most` is 0 or they are too many."""
-    return [min(most // len(sizes), size) if sum(sizes) <= MOST_COLUMNS else 0 for size in sizes]
+    """Axes of every column's subspace that the encoder is given, of columns of these sizes; none where `most` is 0 or one is too large."""
+    return [min(most // len(sizes), size) if max(sizes) <= MOST_COLUMNS else 0 for size in sizes]
 
 
 def find_subspace(halves, nulls, kept):

@@ -13,7 +13,7 @@ from gmmhet.engine.imaging.fourier import FourierGrid
 from gmmhet.engine.losses.agreement import Agreement
 from gmmhet.engine.training.heterogeneity import NETWORKS
 from gmmhet.engine.training.model import HeterogeneityModel, load_model
-from gmmhet.engine.training.subspace import Subspace
+from gmmhet.engine.training.subspace import Subspace, kept_axes
 
 
 def untrained(**settings):
@@ -28,8 +28,8 @@ def untrained(**settings):
 def subspaces(model, *strengths):
     """Random axes of every column, with these strengths first."""
     rng, found = np.random.default_rng(2), []
-    for size, strength in zip(model.deformation.sizes, strengths):
-        kept = min(128, size)
+    sizes = model.deformation.sizes
+    for size, kept, strength in zip(sizes, kept_axes(model.settings["subspace"], sizes), strengths):
         found.append(Subspace(rng.normal(size=(size, kept)), np.pad(np.array(strength, float), (0, kept - len(strength)))))
     return found
 

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from gmmhet.engine.training.subspace import LEAST_STRENGTH, MOST_COLUMNS, Subspace, find_subspace, kept_axes, streamed_covariance
+from gmmhet.engine.training.subspace import LEAST_STRENGTH, MOST_COLUMNS, Subspace, find_subspace, kept_axes, streamed_covariances
 
 
 def gaussian(count, covariance, seed):
@@ -20,14 +20,17 @@ def noise():
 def found_in(noise, directions, kept=6, count=4000):
     """The subspace of particles that differ by F d of each direction [D, 12], F being the noise's covariance."""
     whole = noise + sum(np.outer(noise @ d, noise @ d) for d in directions)
-    halves = [streamed_covariance([gaussian(count, whole, seed)]) for seed in (1, 2)]
-    nulls = [streamed_covariance([gaussian(count, noise, seed)]) for seed in (3, 4)]
+    halves = [streamed_covariances([gaussian(count, whole, seed)], [12])[0] for seed in (1, 2)]
+    nulls = [streamed_covariances([gaussian(count, noise, seed)], [12])[0] for seed in (3, 4)]
     return find_subspace(halves, nulls, kept)
 
 
-def test_a_streamed_covariance_is_that_of_all_rows():
+def test_streamed_covariances_are_those_of_all_rows():
     rows = np.random.default_rng(0).normal(3, 2, (1000, 5))
-    np.testing.assert_allclose(streamed_covariance(np.array_split(rows, 7)), np.cov(rows, rowvar=False, bias=True), rtol=1e-9)
+    whole = np.cov(rows, rowvar=False, bias=True)
+    first, second = streamed_covariances(np.array_split(rows, 7), [2, 3])
+    np.testing.assert_allclose(first, whole[:2, :2], rtol=1e-9)
+    np.testing.assert_allclose(second, whole[2:, 2:], rtol=1e-9)
 
 
 def test_the_direction_along_which_particles_differ_is_found_with_its_strength(noise):
@@ -75,6 +78,6 @@ def test_evidence_counts_as_many_axes_as_there_are_latent_dimensions():
 
 
 @pytest.mark.parametrize("most,sizes,expected", [(256, (100, 300), [100, 128]), (0, (100, 300), [0, 0]),
-                                                 (256, (MOST_COLUMNS,), [256]), (256, (MOST_COLUMNS, 1), [0, 0])])
-def test_the_encoder_is_given_axes_of_every_column_unless_they_are_too_many(most, sizes, expected):
+                                                 (256, (MOST_COLUMNS, 1), [128, 1]), (256, (MOST_COLUMNS + 1, 1), [0, 0])])
+def test_the_encoder_is_given_axes_of_every_column_unless_one_is_too_large(most, sizes, expected):
     assert kept_axes(most, sizes) == expected
