@@ -84,8 +84,8 @@ class FitConfig(Common):
                        "and residues, which regions can name. Density that it does not explain gets Gaussians too.", path=True,
                        label="Atomic model")
     resolution: float = param(0.0, "Target resolution: details finer than this are ignored. 0 takes %g pixels, or what %d Gaussians "
-                              "can hold; a coarser one takes less time." % (DEFAULT_RESOLUTION_PX, MOST_BY_DEFAULT),
-                              low=0.0, high=200.0, unit="Å")
+                              "(or those of --n-gaussians) can hold; a coarser one takes less time." % (
+                                  DEFAULT_RESOLUTION_PX, MOST_BY_DEFAULT), low=0.0, high=200.0, unit="Å")
     n_gaussians: str = param("auto", "Number of Gaussians, or 'auto': the molecule's volume over the cube of 0.7 times the target "
                              "resolution, and more until the mean FSC with the map reaches 0.95. Probes in weak density come on top.")
     mask: str = param("", "Mask map (MRC, 0 to 1): Gaussians outside it are dropped.", path=True)

@@ -106,8 +106,8 @@ def fit(config, run):
     if atoms is not None:
         atoms = _placed(atoms, volume, pixel_size, resolution, corner, config.seed)
     target = make_target(volume, pixel_size, resolution, config.threshold, weak_level, mask, atoms)
-    too_many = target.first_count() / MOST_BY_DEFAULT
-    if too_many > 1 and not config.resolution and not count:
+    too_many = target.first_count() / (count or MOST_BY_DEFAULT)
+    if too_many > 1 and not config.resolution:
         coarser = resolution * too_many ** (1 / 3)
         log.info("%.3g pixels would take %d Gaussians; going to %.1f Å instead: give --resolution for more", DEFAULT_RESOLUTION_PX,
                  target.first_count(), coarser)

@@ -253,11 +253,12 @@ class Trainer:
                                  divergence=divergence / len(order), seconds=time.monotonic() - started))
         log.info("epoch %d: gain over %s %.4g (training), %.4g (held out)%s", number, "the earlier stage" if self.model.earlier
                  else "neutral", self.history[-1]["training_gain"], held, "; poses uncertain by %s" % self.poses if self._posing else "")
-        if self.best is None or held > self.best["held_out_gain"]:
+        opening = self.leading is not None and number > self._opening[0]
+        if not opening and (self.best is None or held > self.best["held_out_gain"]):
             self.best, self.best_weights = self.history[-1], [v.numpy() for v in self.model.variables]
         if self.devices.is_chief:
             save_checkpoint(self.run(rundir.WORK, CHECKPOINT),
-                            dict(model=self.model.variables, optimizer=self.optimizer.variables, best=self.best_weights,
+                            dict(model=self.model.variables, optimizer=self.optimizer.variables, best=self.best_weights or [],
                                  poses=[self.poses.change, self.poses.sigma] if self.poses else []),
                             dict(history=self.history, best=self.best, leading=self.leading))
             self.write_history()
@@ -269,7 +270,7 @@ class Trainer:
             self.model.open_beside(self.leading, min(1.0, max(0, number - alone) / (all_open - alone)) ** 2)
 
     def _kept(self, number, gain):
-        """When all columns are open, close those again without which the held-out particles agree better; the gain then.
+        """When all columns are open, close those again that add little to what held-out particles gain without them; the gain then.
 
         Every Gaussian that may move, or change its amplitude, follows noise a little: columns have to be worth that.
         """
@@ -279,13 +280,14 @@ class Trainer:
         for share in (0.0, 1.0):      # in this order, as poses get better with every look
             self.model.open_beside(self.leading, share)
             gains.append(self.held_out_gain())
-        without, gain = gains
-        if self.best and self.best["held_out_gain"] > max(gains):
-            assign(self.model.variables, self.best_weights)
-            without = self.best["held_out_gain"]
+        closed, gain = gains
+        alone = self.best["held_out_gain"] if self.best else -np.inf      # no epoch counts as the best while the others come in
+        without = max(closed, alone)
         if gain < without + WORTH * abs(without):
             log.info("from here on only %s varies: held-out particles gain no more from the others (%.4g without, %.4g with)",
                      self.model.deformation.columns[self.leading], without, gain)
+            if alone > closed:
+                assign(self.model.variables, self.best_weights)
             self.model.open_beside(self.leading, 0.0)
             gain = without
         self.leading = None

@@ -106,6 +106,16 @@ def test_smoothness_zero_moves_every_gaussian_by_itself():
     assert d.anchors == 60 and moved.sum() == 1
 
 
+def test_amplitudes_have_anchors_of_their_own():
+    d = Deformation(mixture(300), np.ones(300, bool), ("amplitude", "position"), 30.0, amplitude_share=0.5)
+    finer, coarser = (weights.shape[1] for weights in (d.weights["amplitude"], d.weights["position"]))
+    assert finer > 2 * coarser and d.sizes == (finer, 3 * coarser) and d.anchors == finer
+    u = np.zeros((1, d.outputs), np.float32)
+    u[0, :finer] = 1.0
+    centers, amplitudes, _ = d.apply(tf.constant(u))
+    assert np.all(amplitudes.numpy()[0] > mixture(300).amplitudes) and np.all(centers.numpy()[0] == mixture(300).centers)
+
+
 def test_anchor_weights_sum_to_one_and_are_fewer_for_a_longer_range():
     centers = mixture(200).centers
     counts = []

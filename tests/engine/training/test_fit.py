@@ -215,9 +215,10 @@ def test_a_probe_level_above_the_threshold_is_refused_with_both(data, tmp_path, 
     assert "--probes 0.03 must lie below the density threshold 0.02" in capsys.readouterr().err
 
 
-def test_a_large_molecule_is_not_fitted_finer_than_so_many_gaussians_can_hold(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(stage, "MOST_BY_DEFAULT", 20)
-    assert fit(tmp_path / "capped", map=data / "whole.mrc") == 0
+@pytest.mark.parametrize("given", [{}, dict(n_gaussians=20)], ids=["auto", "given"])
+def test_a_large_molecule_is_not_fitted_finer_than_so_many_gaussians_can_hold(data, tmp_path, monkeypatch, given):
+    monkeypatch.setattr(stage, "MOST_BY_DEFAULT", 2000 if given else 20)
+    assert fit(tmp_path / "capped", map=data / "whole.mrc", **given) == 0
     assert fit(tmp_path / "asked", map=data / "whole.mrc", resolution=2.25 * PIXEL) == 0
     capped, asked = found(tmp_path / "capped")[1], found(tmp_path / "asked")[1]
     assert capped["gaussians"] < asked["gaussians"] and capped["resolution_angst"] > asked["resolution_angst"] == pytest.approx(

@@ -1,6 +1,7 @@
 """What a model starts from: the linear answer of the column that leads, and the others closed until they are worth it."""
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from gmmhet.engine import rundir
 from gmmhet.engine.gmm.mixture import Mixture
 from gmmhet.engine.imaging.fourier import FourierGrid
 from gmmhet.engine.losses.agreement import Agreement
-from gmmhet.engine.training.heterogeneity import NETWORKS
+from gmmhet.engine.training.heterogeneity import NETWORKS, WORTH, Trainer
 from gmmhet.engine.training.model import HeterogeneityModel, load_model
 from gmmhet.engine.training.subspace import Subspace, kept_axes
 
@@ -20,9 +21,9 @@ def untrained(**settings):
     rng = np.random.default_rng(0)
     neutral = Mixture(rng.normal(0, 20, (30, 3)).astype(np.float32), np.ones(30, np.float32), np.full(30, 5, np.float32))
     likelihood = Agreement(FourierGrid.to_resolution(24, 5.0), "likelihood", 100.0, np.ones(13), 1.0)
-    return HeterogeneityModel(neutral, np.ones(30, bool), dict(
-        dict(NETWORKS["default"], hidden=[16, 16]), columns=["amplitude", "position"], smoothness=15.0, latent_dim=3, latent_noise=0.1,
-        seed=1, symmetry="c1", particles="p.star", likelihood=likelihood.state(), **settings))
+    return HeterogeneityModel(neutral, np.ones(30, bool), {
+        **NETWORKS["default"], **dict(hidden=[16, 16], columns=["amplitude", "position"], smoothness=15.0, latent_dim=3, latent_noise=0.1,
+                                      seed=1, symmetry="c1", particles="p.star", likelihood=likelihood.state()), **settings})
 
 
 def subspaces(model, *strengths):
@@ -59,6 +60,49 @@ def test_the_encoder_starts_with_the_posterior_of_the_column_that_explains_most(
 def test_without_anything_above_the_noise_nothing_leads():
     model = untrained()
     assert model.begin_in(subspaces(model, (0.1,), (0.05,))) is None and not np.any(model.straight.numpy())
+
+
+@pytest.mark.parametrize("closed,opened,alone,varying,found,earlier", [
+    (2.0, 2.0 * (1 + WORTH) + 0.01, 1.9, ["amplitude", "position"], "opened", False),      # worth it
+    (2.0, 2.0 * (1 + WORTH) - 0.01, 1.9, ["amplitude"], "closed", False),                  # better, but by too little
+    (1.5, 2.0, 1.99, ["amplitude"], "alone", True),      # the leading column alone did as well before the others came in
+])
+def test_columns_stay_open_only_where_held_out_particles_gain_by_them(closed, opened, alone, varying, found, earlier):
+    trainer = object.__new__(Trainer)
+    trainer.model, trainer.leading, trainer.config = untrained(), 0, SimpleNamespace(epochs=10)
+    trainer.model.open_beside(0, 0.0)
+    trainer.best, trainer.best_weights = dict(held_out_gain=alone), [v.numpy() for v in trainer.model.variables]
+    kernel = trainer.model.trainable[0]
+    kernel.assign_add(tf.ones_like(kernel))
+    gains = iter([closed, opened])
+    trainer.held_out_gain = lambda: next(gains)
+    assert trainer._kept(4, 1.0) == 1.0 and trainer.leading == 0      # not yet
+    assert trainer._kept(5, 1.0) == dict(closed=closed, opened=opened, alone=alone)[found]
+    assert trainer.model.varying == varying and trainer.leading is None
+    assert np.allclose(kernel.numpy(), trainer.best_weights[0]) == earlier
+
+
+def test_what_the_outputs_take_to_describe_grows_with_what_they_say_and_with_what_is_known_of_them():
+    model = untrained()
+    points = tf.constant(np.random.default_rng(6).normal(size=(50, 3)), tf.float32)
+    assert float(model.description(points, 1000)) == 0.0
+    kernel = [v for v in model.decoder.trainable_variables if len(v.shape) == 2][-1]
+    kernel.assign(np.random.default_rng(3).normal(size=kernel.shape))
+    model.feature_deviation.assign(2 * tf.ones_like(model.feature_deviation))
+    square = np.mean(model.changes(points).numpy() ** 2, 0)
+    assert float(model.description(points, 1000)) == pytest.approx(0.5 * np.sum(np.log1p(1000 * 4 * square)), rel=1e-5)
+    model.open_beside(0, 0.0)      # what is closed says nothing
+    assert float(model.description(points, 1000)) == pytest.approx(
+        0.5 * np.sum(np.log1p(1000 * 4 * square[:model.deformation.sizes[0]])), rel=1e-5)
+
+
+@pytest.mark.parametrize("columns,leading,expected", [(["amplitude"], None, 0.0), (["position"], None, 1.0),
+                                                      (["amplitude", "position"], 0, 0.25), (["amplitude", "position"], 1, 1.0)])
+def test_amplitudes_are_paid_for_as_far_as_positions_may_vary(columns, leading, expected):
+    model = untrained(columns=columns)
+    if leading is not None:
+        model.open_beside(leading, 0.25)
+    assert float(model.open_motion) == expected
 
 
 def test_a_closed_column_is_exactly_neutral_and_is_saved_so(tmp_path):
