@@ -1,5 +1,9 @@
 """Small least-squares problems, one per particle, solved together: used for latent points and for poses."""
+import numpy as np
 import tensorflow as tf
+
+#: outer points of a normal distribution along each of its axes, in standard deviations, and their weight (Gauss-Hermite, three points)
+REACH, WEIGHT = float(np.sqrt(3)), 1 / 6
 
 
 def linearised(residual, x, r, delta):
@@ -52,10 +56,9 @@ def posterior(residual, mean, factor, prior_mean, precision, steps):
     """The normal distribution nearest to the posterior ``exp(-|r(x)|^2 / 2) N(x; prior_mean, precision^-1)``, of every particle of a batch.
 
     Nearest in Kullback-Leibler divergence: the bound on the evidence, ``E[-|r(x)|^2 / 2]`` over the distribution less its divergence from
-    the prior, is raised by natural-gradient steps (Khan & Lin 2017) with the curvature of least squares. Expectations are taken from the
-    points one standard deviation away along its axes, so that slopes are those over the width in which x is uncertain: at that width
-    models are not linear, and the mode is not where most of the posterior is. A step that does not raise a particle's bound is not taken
-    and its damping grows.
+    the prior, is raised by natural-gradient steps (Khan & Lin 2017) with the curvature of least squares. Expectations are taken from points
+    along its axes, so that slopes are those over the width in which x is uncertain: at that width models are not linear, and the mode is
+    not where most of the posterior is. A step that does not raise a particle's bound is not taken and its damping grows.
 
     Parameters
     ----------
@@ -71,14 +74,14 @@ def posterior(residual, mean, factor, prior_mean, precision, steps):
     def looked(x, factor, log_volume):
         """The bound, but for a constant; by the axes of the distribution its slope [B, Q] and minus its curvature [B, Q, Q]."""
         def ends(axis):
-            up, down = residual(x + factor[:, :, axis]), residual(x - factor[:, :, axis])
-            return (up - down) / 2, 0.5 * tf.reduce_sum(up**2, 1), 0.5 * tf.reduce_sum(down**2, 1)
+            up, down = residual(x + REACH * factor[:, :, axis]), residual(x - REACH * factor[:, :, axis])
+            return (up - down) / (2 * REACH), 0.5 * tf.reduce_sum(up**2, 1), 0.5 * tf.reduce_sum(down**2, 1)
         rows, up, down = tf.map_fn(ends, tf.range(x.shape[1]), fn_output_signature=(tf.float32,) * 3)
         middle, rows = 0.5 * tf.reduce_sum(residual(x) ** 2, 1), tf.transpose(rows, (1, 0, 2))
-        expected = middle + 0.5 * tf.reduce_sum(up + down - 2 * middle, 0)
+        expected = middle + WEIGHT * tf.reduce_sum(up + down - 2 * middle, 0)
         off, pulled = x - prior_mean, tf.einsum("qp,bpa->bqa", precision, factor)
         divergence = 0.5 * (tf.reduce_sum(factor * pulled, (1, 2)) + tf.einsum("bq,qp,bp->b", off, precision, off)) - log_volume
-        slope = tf.transpose(down - up) / 2 - tf.einsum("bqa,bq->ba", pulled, off)
+        slope = tf.transpose(down - up) / (2 * REACH) - tf.einsum("bqa,bq->ba", pulled, off)
         return -expected - divergence, slope, tf.matmul(rows, rows, transpose_b=True) + tf.matmul(factor, pulled, transpose_a=True)
 
     def step(damping, *state):
