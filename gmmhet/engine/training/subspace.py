@@ -21,7 +21,7 @@ import numpy as np
 from scipy.linalg import eigh
 
 #: with more outputs of one kind than this the covariances are too large, and features are only standardised; axes that the encoder is given
-MOST_COLUMNS, KEPT = 4096, 64
+MOST_COLUMNS, KEPT = 4096, 256
 #: part of the diagonal that is added to C0, which holds back directions that hardly show, and of its largest value; axes of less strength
 #: are noise
 RIDGE, TINY, LEAST_STRENGTH = 0.3, 1e-9, 0.2
