@@ -140,12 +140,11 @@ class TrainConfig(Common):
     held_out: float = param(0.1, "Fraction of the particles the networks never see; they measure agreement honestly.",
                             low=0.01, high=0.9, expert=True)
     smoothness: float = param(12.0, "Distance over which neighbouring Gaussians move together, and two thirds of it over which "
-                                       "their amplitudes change together; 0 leaves each free.",
+                              "their amplitudes change together; 0 leaves each free.",
                               low=0.0, high=200.0, unit="Å", expert=True)
     amplitude_cost: float = param(10.0, "What it costs to change amplitudes where positions vary too, for the molecule's whole mass: "
                                   "motion is then explained by moving Gaussians and not by fading them here and there. 0 makes both "
-                                  "alike.", low=0.0, high=1e6,
-                                  unit="nats", expert=True)
+                                  "alike.", low=0.0, high=1e6, unit="nats", expert=True)
     latent_noise: float = param(0.1, "Standard deviation of the noise on z while training with the paper's networks; the default learns "
                                 "it per particle.", low=0.0, high=10.0, expert=True)
     mask_diameter: float = param(0.0, "Diameter of the soft circular mask on the particles; 0 takes it from the neutral model.",

@@ -55,8 +55,9 @@ class Deformation:
         self.columns = tuple(c for c in COLUMNS if c in columns)
         self.free, self.at_rest = np.asarray(free, bool), at_rest
         self.reach_angst = 0.5 * neutral.radius_angst
-        self.weights = {column: self._spread(neutral.centers, smoothness_angst * (amplitude_share if column == "amplitude" else 1.0))
-                        for column in self.columns}
+        reach = {c: smoothness_angst * (amplitude_share if c == "amplitude" else 1.0) for c in self.columns}
+        spread = {distance: self._spread(neutral.centers, distance) for distance in set(reach.values())}
+        self.weights = {c: spread[reach[c]] for c in self.columns}
         self.sizes = tuple({"amplitude": 1, "position": 3, "width": 1}[c] * self.weights[c].shape[1] for c in self.columns)
         self._centers, self._amplitudes, self._widths = (tf.constant(np.float32(a)) for a in (
             neutral.centers, neutral.amplitudes, neutral.widths))
@@ -110,8 +111,7 @@ class Deformation:
         ones = tf.ones([batch, 1])
         centers, amplitudes, widths = start or (self._centers[None] * ones[..., None], self._amplitudes * ones, self._widths)
         if "position" in parts:
-            moved = tf.einsum("nm,bmc->bnc", self.weights["position"], tf.reshape(parts["position"], [batch, self.sizes[
-                self.columns.index("position")] // 3, 3]))
+            moved = tf.einsum("nm,bmc->bnc", self.weights["position"], tf.reshape(parts["position"], [batch, -1, 3]))
             moved = self.reach_angst * tf.tanh(moved * (POSITION_UNIT_ANGST / self.reach_angst))
             centers += brought_to_rest(self._centers, moved, self._amplitudes) if (self.at_rest if at_rest is None else at_rest) else moved
         if "amplitude" in parts:
