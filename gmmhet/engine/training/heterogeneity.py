@@ -253,7 +253,7 @@ class Trainer:
                                  divergence=divergence / len(order), seconds=time.monotonic() - started))
         log.info("epoch %d: gain over %s %.4g (training), %.4g (held out)%s", number, "the earlier stage" if self.model.earlier
                  else "neutral", self.history[-1]["training_gain"], held, "; poses uncertain by %s" % self.poses if self._posing else "")
-        opening = self.leading is not None and number > self._opening[0]
+        opening = self.leading is not None and self._opening[0] < number < self._opening[1]
         if not opening and (self.best is None or held > self.best["held_out_gain"]):
             self.best, self.best_weights = self.history[-1], [v.numpy() for v in self.model.variables]
         if self.devices.is_chief:
