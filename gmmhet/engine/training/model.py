@@ -18,6 +18,8 @@ from gmmhet.engine.training.subspace import kept_axes
 SETTINGS, WEIGHTS, NEUTRAL, EARLIER = "model.json", "weights.npz", "neutral.npz", "earlier"
 #: log standard deviation of the latent posterior stays in this range
 LOG_STD_RANGE, LOG_STD_OFFSET = (-5.0, 1.0), 1.0
+#: amplitudes lead where they explain so many times what other columns do: to first order, motion looks like fading here and there too
+FADING_OVER_MOTION = 1.5
 
 
 class HeterogeneityModel:
@@ -171,10 +173,12 @@ class HeterogeneityModel:
 
         Returns
         -------
-        int, the number of that column; None where no column explains anything, or there is but one.
+        int, the number of that column (amplitudes must explain FADING_OVER_MOTION as much as another); None where no column explains
+        anything, or there is but one.
         """
         sizes, deviation = self.deformation.sizes, self.feature_deviation.numpy()
-        evidence = [found.evidence(self.own_dim) for found in subspaces]
+        evidence = [found.evidence(self.own_dim) / (FADING_OVER_MOTION if name == "amplitude" else 1.0)
+                    for name, found in zip(self.deformation.columns, subspaces)]
         leading = int(np.argmax(evidence)) if max(evidence) > 0 else None
         axes, straight = np.zeros(self.axes.shape), np.zeros(self.straight.shape)
         row = column = 0

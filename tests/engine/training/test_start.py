@@ -35,7 +35,8 @@ def subspaces(model, *strengths):
     return found
 
 
-@pytest.mark.parametrize("strengths,leading", [(((5.0, 1.0), (2.0, 0.5)), 0), (((1.0,), (3.0, 2.0)), 1)])
+@pytest.mark.parametrize("strengths,leading", [(((5.0, 1.0), (2.0, 0.5)), 0), (((1.0,), (3.0, 2.0)), 1),
+                                               (((3.2, 2.0), (3.0, 2.0)), 1)])      # alike: motion also looks like fading
 def test_the_encoder_starts_with_the_posterior_of_the_column_that_explains_most(strengths, leading):
     model = untrained()
     rng = np.random.default_rng(1)
