@@ -3,7 +3,6 @@ import numpy as np
 import tensorflow as tf
 from scipy import fft
 from scipy.spatial import cKDTree
-from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
 from gmmhet.engine.gmm.mixture import Mixture, render
@@ -12,6 +11,7 @@ from gmmhet.engine.imaging.fourier import FourierGrid, transform
 from gmmhet.engine.imaging.pose import symmetry_matrices
 from gmmhet.engine.imaging.projection import place, project
 from gmmhet.engine.io.particles import read_particles
+from gmmhet.engine.latent.cluster import kmeans_labels
 from gmmhet.engine.log import progress
 from gmmhet.engine.losses.fsc import masked_fsc_curve
 from gmmhet.engine.reconstruction.backprojection import backproject
@@ -230,19 +230,24 @@ def motion_scores(case, run):
     if case.system.symmetry != "c1":
         count = len(case.system.movers)
         place = (movers[0] + items(case, run)[1]) % count
-        table = np.zeros((len(case.coordinates), count))
-        table[row, place] = np.abs(angles[:, 0] - angles[:, 0].mean())
-        state = case.coordinates[:, 0]
-        found["unit"] = [np.mean(np.argmax(table, 1) == state), np.mean(case.oracle["state"] == state)]
+        state, away = case.coordinates[:, 0], 1 - run["landscape"]["probability"][:, 0]      # the largest cluster is that of rest
+
+        def right(values):
+            table = np.zeros((len(state), count))
+            table[row, place] = values
+            return np.mean(np.argmax(table, 1) == state)
+        found["unit"] = [right(away), np.mean(case.oracle["state"] == state)]
+        found["unit_by_z"] = [right(np.abs(angles[:, 0] - angles[:, 0].mean())), found["unit"][1]]
     return found, angles
 
 
 def state_scores(case, run):
-    """Adjusted Rand index of k-means with as many clusters as states; also the clusters."""
+    """Adjusted Rand index of as many clusters as states, by image and by z; also the clusters by image."""
     row, _, z = items(case, run)
-    label = KMeans(len(case.system.states), n_init=10, random_state=0).fit_predict(z)
-    state = case.coordinates[row, 0].astype(int)
-    return dict(ari=[adjusted_rand_score(state, v) for v in (label, case.oracle["state"][row])]), label
+    label, state = run["landscape"]["label"] - 1, case.coordinates[row, 0].astype(int)
+    by_z = kmeans_labels(z, len(case.system.states), 1)
+    found = [adjusted_rand_score(state, v) for v in (label, by_z, case.oracle["state"][row])]
+    return dict(ari=[found[0], found[2]], ari_by_z=[found[1], found[2]]), label
 
 
 def region_fsc(case, star, run, shown):

@@ -12,7 +12,8 @@ in the particles that have it (two stages: amplitudes, then positions there); do
 moves; null, each of the others again with all its particles at rest. The oracle knows the true poses, whatever poses the run was given.
 
 Columns, in which a/b is ours, then the oracle's figure: info, R2 of the angle from z as a fraction of the oracle's; rank, same for the
-first axis' rank correlation; ARI, same for the adjusted Rand index of the states; unit, same for which unit moves; angle, R2 of the angle
+first axis' rank correlation; ARI, same for the adjusted Rand index of the states with the clusters of analyze, as many as states; unit,
+same for which unit moves, taken as the one whose image is least that of the largest of three clusters of analyze; angle, R2 of the angle
 that decoded Gaussians show, no regression, as a fraction of the oracle's; rms, its error in degrees; end, bias in degrees at the two ends
 of the population: ours where the tenths at the ends are chosen by the decoded angle, ours where by the true one, and the oracle's there;
 coord, error of the moving Gaussians in Å, then the oracle's and that of a model at rest; FSC, mean inside the moving region, with the
@@ -35,7 +36,7 @@ from scipy.spatial.transform import Rotation
 from systems import NAMES, make
 
 from gmmhet.engine import rundir
-from gmmhet.engine.config import FitConfig, ReconstructConfig, RefineConfig, TrainConfig
+from gmmhet.engine.config import AnalyzeConfig, FitConfig, ReconstructConfig, RefineConfig, TrainConfig
 from gmmhet.engine.imaging.pose import angular_distance_deg
 from gmmhet.engine.io.particles import read_particles, write_particles
 from gmmhet.engine.log import progress
@@ -195,6 +196,14 @@ def second_stage(case, star, gmm, first, folder, preset, seed, options):
     return train(case, subset, gmm, os.path.join(folder, "train_%s_2" % preset), preset, seed, options, vary="position", region=region)
 
 
+def landscape(case, run):
+    """What analyze reads from a run: the arrays of its embedding.npz. Clusters: one a state; of a symmetric set rest and two ends."""
+    clusters = len(case.system.states) if case.system.symmetry == "c1" else 3
+    found = run_stage(AnalyzeConfig(model=run["folder"], clusters=clusters, points=2, out=fresh(run["folder"] + "_read")))
+    with np.load(found(rundir.EMBEDDING)) as data:
+        return dict(data)
+
+
 def measured(case, star, poses, gmm, fit_seconds, preset, seed, options, null):
     """One row of the table; `null` is the null's Case and its train runs, or None."""
     folder = os.path.dirname(gmm)
@@ -206,7 +215,7 @@ def measured(case, star, poses, gmm, fit_seconds, preset, seed, options, null):
                pose_error_angst=rms(np.linalg.norm(particles.shift_angst - case.shift_angst, axis=1)),
                fit_seconds=fit_seconds, train_seconds=sum(r["seconds"] for r in runs), particles_per_second=runs[0]["per_second"],
                summaries=[r["summary"] for r in runs])
-    shown = None
+    shown, runs[0]["landscape"] = None, landscape(case, runs[0])
     if len(case.system.states) > 1 and case.system.symmetry == "c1":
         found, shown = state_scores(case, runs[0])
         row.update(found)

@@ -170,6 +170,12 @@ class AnalyzeConfig(Common):
     model: str = param("", "Folder of a 'train' run.", path=True)
     embedding: str = param("pca", "How z is drawn in two dimensions.", choices=("pca", "umap"))
     clusters: int = param(4, "Number of clusters; 0 finds them by density (HDBSCAN).", low=0, high=1000)
+    assign_by: str = param("image", "What tells the cluster of a particle. image: how well its image agrees with the model at each "
+                           "cluster's centre, and how many particles each holds; clusters that no particle fits best vanish. latent: "
+                           "which centre its z is nearest to (k-means), which needs no images. Clusters by density are always by z.",
+                           choices=("image", "latent"))
+    particles: str = param("", "Posed particles whose images are looked at: a RELION star file or an EMAN2 list (.lst), such as that of "
+                           "'refine'. Empty: those that the model was trained on.", path=True, expert=True)
     line: str = param("", "Trajectories to write, comma-separated: 'pc1', 'pc2', ..., 'motion1', ... (needs --motion-region), or "
                       "'from:1-to:3' between two clusters. Empty: pc1 and pc2.")
     points: int = param(7, "Points along each trajectory.", low=2, high=200)

@@ -24,7 +24,9 @@ class GmmHetProtAnalyze(GmmHetProtBase):
     _label = "analyze landscape"
     _config = config.AnalyzeConfig
     _fromInputs = ("model",)
-    _figures: ClassVar = {"clusters": "Particles per class: *%s*", "unassigned": "Particles in no class: *%d*",
+    _notShown = ("particles",)      # images and poses are those of the training
+    _figures: ClassVar = {"clusters": "Particles per class: *%s*", "certainty": "By its image, a particle's class is certain to "
+                          "*%.2f* on average", "unassigned": "Particles in no class: *%d*",
                           "motion_rms_angst": "Decoded motion: *%.2f Å* rms"}
     _possibleOutputs: ClassVar = {"outputClasses": SetOfClassesFlex, "outputVolumes": SetOfVolumesFlex}
 

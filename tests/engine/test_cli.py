@@ -157,8 +157,8 @@ def test_resuming_another_stage_s_folder_is_refused(small, capsys):
 
 def test_the_log_holds_what_was_said_while_a_run_was_checked(small_run, tmp_path):
     assert gmmhet("analyze", "--out", tmp_path / "a", "--model", small_run, "--clusters", 2, "--points", 2) == 0
-    first, second = (tmp_path / "a" / rundir.LOG).read_text().splitlines()[:2]
-    assert "2 clusters of " in first and "gmmhet analyze, seed 1" in second
+    before, _ = (tmp_path / "a" / rundir.LOG).read_text().split("gmmhet analyze, seed 1")
+    assert "2 clusters of " in before
 
 
 # ---- input files

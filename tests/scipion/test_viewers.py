@@ -207,7 +207,7 @@ def test_every_button_shows_what_the_engine_itself_writes(project, monkeypatch):
     from gmmhet.engine.latent.analyze import read_landscape
     protocol = truth.new(project, GmmHetProtAnalyze, "analysis by the engine")
     train = write_train_run(protocol._getExtraPath("train"), two_states())
-    config = AnalyzeConfig(out=protocol.getRunFolder(), model=train, clusters=2, points=3, line="from:1-to:2,motion1",
+    config = AnalyzeConfig(out=protocol.getRunFolder(), model=train, clusters=2, points=3, assign_by="latent", line="from:1-to:2,motion1",
                            motion_region="sphere:-30,0,0,20")
     run = rundir.RunDir(config.out)
     read_landscape(config, run, vars(two_states()), SlidingDomains())

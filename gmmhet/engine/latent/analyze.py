@@ -1,5 +1,7 @@
 """The `analyze` stage: from a trained model to an embedding, clusters, trajectories and the landscape page."""
 import os
+from dataclasses import dataclass
+from typing import Optional
 
 import numpy as np
 
@@ -8,15 +10,21 @@ from gmmhet.engine.gmm.mixture import render, write_cif_models
 from gmmhet.engine.gmm.regions import region_mask
 from gmmhet.engine.io.volumes import write_map
 from gmmhet.engine.latent import LatentError
-from gmmhet.engine.latent.cluster import cluster_centers, density_labels, kmeans_labels
+from gmmhet.engine.latent.cluster import by_size, cluster_centers, density_labels, kmeans_labels, largest_first
 from gmmhet.engine.latent.eigenmotion import localised_motions
 from gmmhet.engine.latent.landscape import landscape_figure
+from gmmhet.engine.latent.membership import likelihoods, memberships, sharpened
 from gmmhet.engine.latent.motion import decoded, relative_amplitude_change, rms_motion, write_bild
 from gmmhet.engine.latent.paths import asked_lines, covariance, line_through, named_line, nearest, nearest_particles
 from gmmhet.engine.latent.reduce import principal_axes, umap_plane
 from gmmhet.engine.log import log, progress
+from gmmhet.engine.training.batches import Items
 from gmmhet.engine.training.evidence import spread_motion
+from gmmhet.engine.training.finished import particles_of
+from gmmhet.engine.training.latents import latent_prior, unit_prior
+from gmmhet.engine.training.model import load_model
 
+LATENTS = ("id", "copy", "z", "z_covariance", "pose_change")
 JACOBIAN_POINTS = 32    # particles over which motion inside a region is averaged
 PLACING_NEIGHBOURS = 50                     # whose mean place in the UMAP plane stands for a point of a trajectory
 LANDSCAPE_NOTE = ("Grey: log density of the points. Outlines hold 70 %% of a cluster. Lines run from the 5th to the 95th percentile of "
@@ -24,7 +32,7 @@ LANDSCAPE_NOTE = ("Grey: log density of the points. Outlines hold 70 %% of a clu
 
 
 def read_latents(folder):
-    """latents.npz of a train run, checked: dict with id, copy [n] and z [n, D].
+    """latents.npz of a train run, checked: dict with id, copy [n], z [n, D], z_covariance [n, D, D] and pose_change [n, 5].
 
     Raises
     ------
@@ -36,7 +44,7 @@ def read_latents(folder):
         raise LatentError("--model: " + problem)
     path = os.path.join(folder, rundir.LATENTS)
     with np.load(path) as data:
-        found = {name: data[name] for name in ("id", "copy", "z")}
+        found = {name: data[name] for name in LATENTS if name in data.files}
     bad = int(np.sum(~np.isfinite(found["z"]).all(axis=1)))
     if bad:
         raise LatentError("%s: z of %d of the %d particles is not finite: train again, with a lower --learning-rate" % (
@@ -134,13 +142,69 @@ def in_plane(points, embedding, z, xy, axes):
     return np.array([xy[nearest(z, point, PLACING_NEIGHBOURS)].mean(axis=0) for point in points])
 
 
-def labels_for(config, z):
-    """Cluster labels as ``--clusters`` asks, said in the log."""
+@dataclass(frozen=True)
+class Clusters:
+    """Clusters of latent points, in order of size.
+
+    Parameters
+    ----------
+    labels : int [n], from 1; 0 for none.
+    centers : [K, D]
+    probability : [n, K], of each cluster by the particle's image; population : [K]; certainty : float, how probable the cluster of a
+        particle is on average. None where clusters are by z alone.
+    """
+
+    labels: np.ndarray
+    centers: np.ndarray
+    probability: Optional[np.ndarray] = None
+    population: Optional[np.ndarray] = None
+    certainty: Optional[float] = None
+
+    @property
+    def sizes(self):
+        """Points of each cluster [K]."""
+        return np.bincount(self.labels, minlength=len(self.centers) + 1)[1:]
+
+    @property
+    def unassigned(self):
+        """How many points are in no cluster."""
+        return int(np.sum(self.labels == 0))
+
+
+def by_latent(config, z):
+    """Clusters in z [n, D], as many as ``--clusters`` asks for, or by density."""
     labels = kmeans_labels(z, config.clusters, config.seed) if config.clusters else density_labels(z)
-    sizes = np.bincount(labels, minlength=1)
-    log.info("%d clusters of %s points%s.", len(sizes) - 1, ", ".join(str(s) for s in sizes[1:]) or "no",
-             "; %d lie between clusters" % sizes[0] if sizes[0] else "")
-    return labels
+    return Clusters(labels, cluster_centers(z, labels))
+
+
+def by_image(config, latents, model, labels):
+    """Clusters that begin as `labels` [n] say, with particles assigned by their images (see `membership`)."""
+    try:
+        particles = particles_of(config.model, model, config.particles)
+        particles = particles.select(particles.rows_of(latents["id"][::model.copies]))
+    except (ValueError, OSError) as error:
+        raise LatentError("%s (--assign-by latent needs no images)" % error) from error
+    prior = unit_prior(model.latent_dim) if model.settings["variational"] else latent_prior(latents["z"])
+    centers = sharpened(latents["z"], latents["z_covariance"], labels, prior)
+    change = None if config.particles else latents["pose_change"][::model.copies]
+    probability, population = memberships(likelihoods(model, Items(particles, model.symmetry), latents["z"], centers, change))
+    most = probability.argmax(1)
+    kept = largest_first(most)
+    return Clusters(by_size(most), centers[kept], probability[:, kept], population[kept], float(probability.max(1).mean()))
+
+
+def say_clusters(config, clusters):
+    """Sizes of the clusters in the log; by image also what is certain of them."""
+    log.info("%d clusters of %s points%s.", len(clusters.sizes), ", ".join(str(s) for s in clusters.sizes) or "no",
+             "; %d lie between clusters" % clusters.unassigned if clusters.unassigned else "")
+    if clusters.population is None:
+        return
+    log.info("By image, they hold %s of the particles; a particle's cluster is %.0f %% certain on average.",
+             ", ".join("%.1f %%" % (100 * share) for share in clusters.population), 100 * clusters.certainty)
+    lost = config.clusters - len(clusters.sizes)
+    if lost:
+        log.warning("%d of the %d clusters fit no particle's image best, and have vanished: --assign-by latent keeps them.",
+                    lost, config.clusters)
 
 
 def embed(config, z, axes):
@@ -170,24 +234,31 @@ def analyze(config, run):
         before anything is written, when the model, a line, the clusters or the region cannot be used.
     """
     latents = read_latents(config.model)
-    from gmmhet.engine.training.model import load_model
     return read_landscape(config, run, latents, load_model(config.model))
 
 
 def read_landscape(config, run, latents, model):
-    """`analyze` with the latents (dict of id, copy [n], z [n, D]) and the model already loaded."""
+    """`analyze` with the latents (see `read_latents`) and the model already loaded."""
     z, ids, copies = np.asarray(latents["z"], float), latents["id"], latents["copy"]
-    axes, labels = principal_axes(z), labels_for(config, z)
-    centers = cluster_centers(z, labels)
+    axes, clusters = principal_axes(z), by_latent(config, z)
     motions, localised = motions_for(config, model, z)
-    lines = [named_line(word, z, axes, centers, motions) for word in asked_lines(config.line, z.shape[1])]
+
+    def asked():
+        return [named_line(word, z, axes, clusters.centers, motions) for word in asked_lines(config.line, z.shape[1])]
+    lines = asked()
     xy, axis_labels = embed(config, z, axes)
+    if config.assign_by == "image" and config.clusters > 1:      # the longest work, after all that could be refused
+        clusters = by_image(config, latents, model, clusters.labels)
+        lines = asked()
+    say_clusters(config, clusters)
+    labels, centers = clusters.labels, clusters.centers
     run.create()
 
     described = directions_for(lines, z, axes, motions)
     changes = changes_along(model, described)
+    seen = {} if clusters.probability is None else dict(probability=np.float32(clusters.probability))
     np.savez(run(rundir.EMBEDDING), id=ids, copy=copies, xy=np.float32(xy), label=labels, explained=axes.explained,
-             centers=centers)
+             centers=centers, **seen)
     write_clusters(run, model, centers, labels, ids, copies)
     write_directions(run(rundir.DIRECTIONS), described, changes)
     for line in progress(lines, len(lines), "Trajectories"):
@@ -196,20 +267,21 @@ def read_landscape(config, run, latents, model):
     figure = landscape_figure(xy, labels, paths, axis_labels, axes.explained, {line.name: changes[line.name] for line in described},
                               LANDSCAPE_NOTE % config.seed, int(copies.max()) + 1)
     figure.savefig(run(rundir.LANDSCAPE), dpi=130)
-    return summarise(config, run, model, z, ids, axes, labels, lines, changes, localised)
+    return summarise(config, run, model, z, ids, axes, clusters, lines, changes, localised)
 
 
-def summarise(config, run, model, z, ids, axes, labels, lines, changes, localised):
+def summarise(config, run, model, z, ids, axes, clusters, lines, changes, localised):
     """Write summary.json and say its main figures."""
     motion, amplitude = spread_motion(model, z)
-    sizes = np.bincount(labels, minlength=1)
     summary = {
         "stage": "analyze", "particles": int(len(np.unique(ids))), "latent_points": int(len(z)), "latent_dim": int(z.shape[1]),
         "explained_variance": [float(e) for e in axes.explained],
-        "clusters": [int(s) for s in sizes[1:]], "unassigned": int(sizes[0]),
+        "clusters": [int(s) for s in clusters.sizes], "unassigned": clusters.unassigned, "assigned_by": "latent",
         "motion_rms_angst": motion, "amplitude_rms": amplitude,
         "directions": {name: {"motion_rms_angst": m, "amplitude_rms": a, **localised.get(name, {})} for name, (m, a) in changes.items()},
         "trajectories": [line.name for line in lines], "points": config.points, "embedding": config.embedding, "seed": config.seed}
+    if clusters.population is not None:
+        summary.update(assigned_by="image", populations=[float(p) for p in clusters.population], certainty=clusters.certainty)
     run.write_summary(summary)
     log.info("Decoded motion about the mean model: %.2f Å rms; amplitudes %.1f %%. Variance explained: %s.", motion, 100 * amplitude,
              ", ".join("%.0f %%" % (100 * e) for e in axes.explained))

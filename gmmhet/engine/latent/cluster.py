@@ -7,12 +7,17 @@ SMALLEST_FRACTION = 0.01    # of the particles that make a cluster by density
 DENSITY_NEIGHBOURS = 15     # which measure the density; a constant keeps memory linear in the number of particles
 
 
+def largest_first(labels):
+    """The different `labels` [B] that are not negative, from the most frequent to the least."""
+    found, sizes = np.unique(labels[labels >= 0], return_counts=True)
+    return found[np.argsort(-sizes, kind="stable")]
+
+
 def by_size(labels):
     """Renumber `labels` [B] (negative: in no cluster) to 1, 2, ... from the largest cluster to the smallest, 0 for none."""
     labels = np.asarray(labels)
-    found, sizes = np.unique(labels[labels >= 0], return_counts=True)
     new = np.zeros(len(labels), np.int32)
-    for number, old in enumerate(found[np.argsort(-sizes, kind="stable")], 1):
+    for number, old in enumerate(largest_first(labels), 1):
         new[labels == old] = number
     return new
 

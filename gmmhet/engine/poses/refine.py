@@ -1,6 +1,4 @@
 """The refine stage: a rotation vector and a shift per particle, with the networks and the latent points fixed (paper, Fig. S1)."""
-import os
-
 import numpy as np
 import tensorflow as tf
 
@@ -8,10 +6,9 @@ from gmmhet.engine import rundir
 from gmmhet.engine.config import ConfigError, required
 from gmmhet.engine.imaging.pose import angular_distance_deg
 from gmmhet.engine.imaging.pose_change import changed, changed_exactly, difference_steps
-from gmmhet.engine.io.particles import read_particles
 from gmmhet.engine.log import log, progress
-from gmmhet.engine.reconstruction.selection import of_training
 from gmmhet.engine.training.batches import Items, by_item, prefetched
+from gmmhet.engine.training.finished import latents_of, particles_of
 from gmmhet.engine.training.gauss_newton import refine
 from gmmhet.engine.training.model import load_model
 from gmmhet.engine.training.pose_errors import residuals
@@ -66,13 +63,8 @@ def refine_stage(config, run):
     if problem:
         raise ConfigError("--model: " + problem)
     model = load_model(config.model)
-    particles = read_particles(config.particles) if config.particles else of_training(read_particles(model.particles_path), config.model)
-    if particles.sampling.has(model.box, model.pixel_size) or set(particles.sampling.number.tolist()) <= set(model.likelihood.groups):
-        particles = particles.at_sampling(model.box, model.pixel_size)
-    if particles.box != model.box or abs(particles.pixel_size - model.pixel_size) > 1e-3 * model.pixel_size:
-        raise ConfigError("%s has %d px of %.4f Å, the model was trained on %d px of %.4f Å: give the particles it was trained on" % (
-            particles.path, particles.box, particles.pixel_size, model.box, model.pixel_size))
-    z = _latents_of(config.model, particles, model)
+    particles = particles_of(config.model, model, config.particles)
+    z = latents_of(config.model, particles, model)
     run.create()
     rotation, shift, gain = refine_poses(model, Items(particles, model.symmetry), z, config.sigma_angle, config.sigma_shift, config.steps,
                                          config.batch_size)
@@ -88,16 +80,3 @@ def refine_stage(config, run):
 
 def _rms(values):
     return float(np.sqrt(np.mean(np.square(values))))
-
-
-def _latents_of(folder, particles, model):
-    """Latent points of all copies of every particle [n * copies, D], joined by id; refuses particles the model has none for."""
-    with np.load(os.path.join(folder, rundir.LATENTS)) as data:
-        order = np.lexsort((data["copy"], data["id"]))
-        known = dict(zip(data["id"][order][::model.copies].tolist(), data["z"][order].reshape(-1, model.copies, data["z"].shape[1])))
-    missing = [i for i in particles.ids.tolist() if i not in known]
-    if missing:
-        raise ConfigError("%d of %d particles have no latent point in %s, the first is id %d: give the particles it was trained on, or "
-                          "fewer" % (
-            len(missing), len(particles), folder, missing[0]))
-    return np.concatenate([known[i] for i in particles.ids.tolist()])

@@ -49,7 +49,7 @@ class HeterogeneityModel:
         s = settings
         self.deformation = Deformation(neutral, free, s["columns"], s["smoothness"], s.get("at_rest", False), s.get("amplitude_share", 1.0))
         self.likelihood = Agreement.from_state(s["likelihood"])
-        self._turns = symmetry_matrices(s["symmetry"]).astype(np.float32)
+        self.turns = symmetry_matrices(s["symmetry"]).astype(np.float32)
         common = dict(hidden=s["hidden"], dropout=s["dropout"], batch_norm=s["batch_norm"], l2=s["l2"])
         outputs, features = self.own_dim * (2 if s["variational"] else 1), self.deformation.outputs + self.given_dim
         self.kept = sum(kept_axes(s.get("subspace", 0), self.deformation.sizes))
@@ -216,7 +216,7 @@ class HeterogeneityModel:
     @property
     def copies(self):
         """Symmetry copies of a particle."""
-        return len(self._turns)
+        return len(self.turns)
 
     @cached_property
     def _varies(self):
@@ -224,16 +224,16 @@ class HeterogeneityModel:
         return np.flatnonzero(self.free) if self.earlier is None else np.union1d(np.flatnonzero(self.free), self.earlier._varies)
 
     @cached_property
-    def _rest(self):
-        """What a particle holds beside the varying Gaussians of all its copies: centers [M, 3], amplitudes [M], widths [M].
+    def rest(self):
+        """What a particle holds beside the units (see `unit`) of all its copies: centers [M, 3], amplitudes [M], widths [M].
 
-        Nothing where one asymmetric unit varies, whose copies make the whole. Else the neutral mixture, less what those Gaussians are in it
-        at rest: it need not have copies of them that match one by one.
+        Nothing without symmetry, and where one asymmetric unit varies, whose copies make the whole. Else the neutral mixture, less what
+        those Gaussians are in it at rest: it need not have copies of them that match one by one.
         """
-        if self.whole_unit:
+        if self.copies == 1 or self.whole_unit:
             return [np.zeros((0, 3), np.float32)] + [np.zeros(0, np.float32)] * 2
         rest = self.neutral.select(self._varies)
-        turned = np.concatenate([rest.centers @ turn.T for turn in self._turns])
+        turned = np.concatenate([rest.centers @ turn.T for turn in self.turns])
         parts = (self.neutral.centers, turned), (self.neutral.amplitudes, np.tile(-rest.amplitudes, self.copies)), (
             self.neutral.widths, np.tile(rest.widths, self.copies))
         return [np.concatenate(part).astype(np.float32) for part in parts]
@@ -242,6 +242,13 @@ class HeterogeneityModel:
     def whole_unit(self):
         """Whether what varies is a whole asymmetric unit."""
         return bool(self.settings.get("whole_unit")) or bool(self.earlier and self.earlier.whole_unit)
+
+    def unit(self, mixture):
+        """What one symmetry copy is of a mixture (see `mixture`): the Gaussians that vary in this stage or an earlier one; without symmetry
+        all."""
+        if self.copies == 1:
+            return mixture
+        return tuple(tf.gather(part, self._varies, axis=0 if len(part.shape) == 1 else 1) for part in mixture)
 
     def assembled(self, mixture):
         """Whole particles from the mixtures of their symmetry copies, which vary each in its own way.
@@ -257,19 +264,16 @@ class HeterogeneityModel:
         """
         if self.copies == 1:
             return mixture
-        centers, amplitudes, widths = mixture
+        centers, amplitudes, widths = self.unit(mixture)
         count, varying = tf.shape(centers)[0] // self.copies, len(self._varies)
-        turned = tf.einsum("jkl,bjnl->bjnk", self._turns,
-                           tf.reshape(tf.gather(centers, self._varies, axis=1), [count, self.copies, varying, 3]))
+        turned = tf.einsum("jkl,bjnl->bjnk", self.turns, tf.reshape(centers, [count, self.copies, varying, 3]))
 
         def whole(rest, part, *shape):
             if len(part.shape) == 1:
-                return tf.concat([rest, tf.tile(tf.gather(part, self._varies), [self.copies])], 0)
+                return tf.concat([rest, tf.tile(part, [self.copies])], 0)
             return tf.concat([tf.zeros([count, len(rest), *shape]) + rest, tf.reshape(part, [count, self.copies * varying, *shape])], 1)
-        rest = self._rest
-        kept = tf.gather(amplitudes, self._varies, axis=1)
-        spread = widths if len(widths.shape) == 1 else tf.gather(widths, self._varies, axis=1)
-        return whole(rest[0], turned, 3), whole(rest[1], kept), whole(rest[2], spread)
+        rest = self.rest
+        return whole(rest[0], turned, 3), whole(rest[1], amplitudes), whole(rest[2], widths)
 
     def decode(self, z):
         """As `mixture`, NumPy in and out, with a row per latent point in all three."""

@@ -17,7 +17,7 @@ MODEL, LATENTS = SlidingDomains(), two_states()
 @pytest.fixture(scope="module")
 def read(tmp_path_factory):
     """A landscape with every kind of trajectory, and its summary."""
-    config = AnalyzeConfig(out=str(tmp_path_factory.mktemp("analyze") / "run"), clusters=2, points=3, neighbours=40,
+    config = AnalyzeConfig(out=str(tmp_path_factory.mktemp("analyze") / "run"), clusters=2, points=3, neighbours=40, assign_by="latent",
                            line="pc1,from:1-to:2,motion1,motion1-motion2", motion_region="sphere:-30,0,0,20")
     run = rundir.RunDir(config.out)
     return run, read_landscape(config, run, vars(LATENTS), MODEL)

@@ -1,0 +1,114 @@
+"""To which cluster each latent point belongs by its image: where the image leaves z uncertain, z alone lies between clusters."""
+import numpy as np
+import tensorflow as tf
+from scipy.stats import chi2
+
+from gmmhet.engine.imaging.pose_change import changed
+from gmmhet.engine.imaging.projection import place, project
+from gmmhet.engine.log import progress
+from gmmhet.engine.training.batches import by_item, prefetched
+from gmmhet.engine.training.devices import find_devices
+
+#: most iterations for the populations, and the change of any of them at which they stand still
+ITERATIONS, STILL = 1000, 1e-6
+#: share of the prior that lies farther out than a center may
+FARTHEST = 1e-3
+
+
+def likelihoods(model, items, z, centers, change=None, batch_size=64):
+    """How well each item's image agrees with the item being at each center.
+
+    The other symmetry copies of a particle, where there are any, are at their own latent points.
+
+    Parameters
+    ----------
+    model : HeterogeneityModel.
+    items : Items, with the model's symmetry.
+    z : [n_items, D], latent points of the items.
+    centers : [K, D], latent points to compare.
+    change : [n, 5], of the particles' poses (see `imaging.pose_change`), or None.
+    batch_size : int, particles.
+
+    Returns
+    -------
+    float64 [n_items, K], log-likelihoods (nats) up to a constant of the item.
+    """
+    likelihood, copies, clusters, devices = model.likelihood, model.copies, len(centers), find_devices()
+    units = model.unit(tuple(tf.constant(part) for part in model.decode(centers)))
+
+    def compare(images, rotation, shift, ctf, points, change):
+        data, transfer = likelihood.observe(images, ctf)
+        rotation, shift = changed(rotation, shift, change)
+        turned = by_item(tf.einsum("bij,cjk->bcik", rotation, model.turns))
+        shifts, transfers, left = (tf.repeat(part, copies, 0) for part in (shift, transfer, data))
+
+        def drawn(centers, amplitudes, widths):
+            return transfers * project(place(centers, turned, shifts), amplitudes, widths, likelihood.grid)
+        if copies > 1:
+            mixture = model.mixture(by_item(points))
+            centers, amplitudes, widths = model.assembled(mixture)
+            whole = transfer * project(place(centers, rotation, shift), amplitudes, widths, likelihood.grid)
+            left += drawn(*model.unit(mixture)) - tf.repeat(whole, copies, 0)
+        found = tf.map_fn(lambda unit: likelihood.value(left, drawn(unit[0], unit[1][None] + tf.zeros_like(shifts[:, :1]), unit[2])), units,
+                          fn_output_signature=tf.float32)
+        return tf.reshape(tf.transpose(found), [-1, copies, clusters]),
+
+    shared, count = devices.compiled(compare), len(items.particles)
+    change = np.zeros((count, 5), np.float32) if change is None else np.asarray(change, np.float32)
+    batches = prefetched(items, np.arange(count), batch_size, np.asarray(z, np.float32), devices.own)
+    parts = [shared(len(chosen), *batch, devices.own(change[chosen], batch_size))[0].numpy()
+             for chosen, batch in progress(batches, -(-count // batch_size), "clusters")]
+    return np.concatenate(parts).reshape(len(items), -1).astype(np.float64)
+
+
+def sharpened(z, covariance, labels, prior):
+    """The most probable latent point of each cluster, if all its particles had the same.
+
+    Each particle's z is its posterior's mean, drawn towards the prior's, and so is the mean over a cluster. Here the prior counts once for
+    the cluster and not once for every particle: posteriors N(z_i, C_i) under the prior N(m, P^-1) come from likelihoods of precision
+    ``C_i^-1 - P``. Where images tell next to nothing, that of small errors in C_i would lie anywhere: no center goes farther out than the
+    mean over its cluster or all but FARTHEST of the prior.
+
+    Parameters
+    ----------
+    z : [n, D]; covariance : [n, D, D]; labels : int [n], clusters from 1, 0 for none; prior : m [D], P [D, D].
+
+    Returns
+    -------
+    [K, D], row 0 for label 1.
+    """
+    mean, precision = (np.asarray(part, float) for part in prior)
+    inverse = np.linalg.inv(np.asarray(covariance, float))
+    value, vector = np.linalg.eigh(inverse - precision)
+    told = np.einsum("nij,nj,nkj->nik", vector, np.maximum(value, 0), vector)
+    pulled = np.einsum("nij,nj->ni", told + precision, z - mean)
+    def length(offset):
+        return np.sqrt(offset @ precision @ offset)
+    found, far = [], np.sqrt(chi2.ppf(1 - FARTHEST, len(mean)))
+    for mine in (labels == k for k in range(1, labels.max() + 1)):
+        offset = np.linalg.solve(precision + told[mine].sum(0), pulled[mine].sum(0))
+        limit = max(far, length(z[mine].mean(0) - mean))
+        found.append(mean + offset * min(1.0, limit / max(length(offset), 1e-12)))
+    return np.stack(found)
+
+
+def memberships(likelihoods):
+    """How probable each cluster is for each item, and the clusters' populations: the most likely ones, found by expectation maximisation.
+
+    Parameters
+    ----------
+    likelihoods : [n, K], log-likelihoods (nats).
+
+    Returns
+    -------
+    probability [n, K], population [K]; each sums to 1.
+    """
+    share = np.exp(likelihoods - likelihoods.max(1, keepdims=True))
+    population = np.full(share.shape[1], 1 / share.shape[1])
+    for _ in range(ITERATIONS):
+        joint = share * population
+        probability = joint / joint.sum(1, keepdims=True)
+        before, population = population, probability.mean(0)
+        if np.abs(population - before).max() < STILL:
+            break
+    return probability, population

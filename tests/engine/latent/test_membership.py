@@ -1,0 +1,157 @@
+"""Clusters by image: likelihoods at centres, populations, and what the stage does with them."""
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from commands import gmmhet, simulated, training
+from sklearn.metrics import adjusted_rand_score
+
+from gmmhet.engine import rundir
+from gmmhet.engine.gmm.mixture import Mixture
+from gmmhet.engine.imaging.fourier import FourierGrid
+from gmmhet.engine.imaging.pose_change import changed
+from gmmhet.engine.imaging.projection import place, project
+from gmmhet.engine.io.particles import read_particles
+from gmmhet.engine.latent.membership import likelihoods, memberships, sharpened
+from gmmhet.engine.losses.agreement import Agreement
+from gmmhet.engine.training.batches import Items
+from gmmhet.engine.training.heterogeneity import NETWORKS
+from gmmhet.engine.training.model import HeterogeneityModel
+
+
+def a_model(symmetry, whole_unit):
+    """A decoder of random weights for particles of 32 px of 6 Å, of which some Gaussians vary."""
+    rng = np.random.default_rng(0)
+    neutral = Mixture(np.float32(rng.normal(0, 25, (40, 3))), np.full(40, 300, np.float32), np.full(40, 8, np.float32))
+    likelihood = Agreement(FourierGrid.to_resolution(32, 6.0), "likelihood", 150.0, np.ones(17), 1.0)
+    model = HeterogeneityModel(neutral, np.arange(40) < 20, {
+        **NETWORKS["default"], **dict(hidden=[8], columns=["amplitude", "position"], smoothness=15.0, latent_dim=2, latent_noise=0.1,
+                                      seed=1, symmetry=symmetry, whole_unit=whole_unit, particles="p.star",
+                                      likelihood=likelihood.state())})
+    for variable in model.decoder.variables:
+        variable.assign(rng.normal(0, 0.7, variable.shape))
+    return model
+
+
+@pytest.mark.parametrize("symmetry,whole_unit", [("c1", True), ("c1", False), ("c3", True), ("c3", False)])
+def test_likelihoods_are_those_of_whole_particles_of_which_one_copy_is_at_a_center(small, symmetry, whole_unit):
+    model, rng = a_model(symmetry, whole_unit), np.random.default_rng(1)
+    particles = read_particles(str(small / "set" / rundir.STAR)).select(np.arange(5))
+    items, copies = Items(particles, symmetry), model.copies
+    z, centers = np.float32(rng.normal(size=(len(items), 2))), np.float32(rng.normal(size=(3, 2)))
+    change = np.float32(rng.normal(0, 0.1, (5, 5)))
+    found = likelihoods(model, items, z, centers, change, batch_size=2)
+    rotation, shift = changed(tf.constant(particles.rotation), tf.constant(particles.shift_angst), change)
+    data, transfer = model.likelihood.observe(particles.read(np.arange(5)), particles.ctf)
+
+    def whole(points):
+        placed, amplitudes, widths = model.assembled(model.mixture(tf.constant(points)))
+        return model.likelihood.value(data, transfer * project(place(placed, rotation, shift), amplitudes, widths,
+                                                               model.likelihood.grid)).numpy()
+    for copy in range(copies):
+        at = []
+        for center in centers:
+            points = z.copy()
+            points[copy::copies] = center
+            at.append(whole(points))
+        expected = np.stack(at, 1)
+        of_copy = found[copy::copies]
+        np.testing.assert_allclose(of_copy - of_copy[:, :1], expected - expected[:, :1], rtol=1e-3, atol=2e-2)
+        assert np.abs(expected - expected[:, :1]).max() > 1
+
+
+def test_populations_are_those_that_particles_were_drawn_with():
+    rng, population = np.random.default_rng(0), np.array([0.7, 0.25, 0.05])
+    state = rng.choice(3, 20000, p=population)
+    seen = rng.normal(np.array([-2.0, 0.0, 2.0])[state])       # posteriors overlap: the shares of the most probable cluster are wrong
+    probability, found = memberships(-0.5 * (seen[:, None] - [-2.0, 0.0, 2.0]) ** 2)
+    np.testing.assert_allclose(found, population, atol=0.01)
+    np.testing.assert_allclose(probability.sum(1), 1)
+    for low in (0.5, 0.7, 0.9):      # a cluster that is 60 % probable is right in 60 % of the cases
+        near = (probability.max(1) >= low) & (probability.max(1) < low + 0.1)
+        assert np.mean(probability.argmax(1)[near] == state[near]) == pytest.approx(probability.max(1)[near].mean(), abs=0.03)
+
+
+def test_images_that_tell_nothing_leave_the_populations_even():
+    probability, population = memberships(np.tile([[-1e5], [-2e5]], (1, 4)))
+    np.testing.assert_allclose(population, 0.25)
+    np.testing.assert_allclose(probability, 0.25)
+
+
+def test_a_sharpened_center_is_free_of_the_pull_of_the_prior():
+    """Linear images: posterior means are drawn to the prior's mean, by very different amounts along the axes."""
+    rng, labels = np.random.default_rng(0), np.repeat([1, 2, 0], [900, 600, 50])
+    true = np.array([[0.0, 0.0], [2.0, -1.0], [-1.5, 0.5]])[labels]
+    prior = np.array([0.3, 0.0]), np.diag([1.0, 2.0])
+    precision = np.einsum("nij,nkj->nik", *[rng.normal(0, (0.9, 0.3), (len(labels), 2, 2))] * 2)
+    covariance = np.linalg.inv(precision + prior[1])
+    noise = np.einsum("nij,nj->ni", np.linalg.cholesky(precision), rng.normal(size=true.shape))
+    z = np.einsum("nij,nj->ni", covariance, np.einsum("nij,nj->ni", precision, true) + noise + prior[1] @ prior[0])
+    found = sharpened(z, covariance, labels, prior)
+    pulled = np.stack([z[labels == k].mean(0) for k in (1, 2)])
+    wanted = np.array([[2.0, -1.0], [-1.5, 0.5]])
+    assert np.abs(pulled - wanted).max() > 0.7 and np.abs(found - wanted).max() < 0.15
+
+
+def test_a_center_of_images_that_tell_nothing_stays_among_the_particles():
+    z = np.random.default_rng(0).normal(0, 0.1, (300, 3))
+    found = sharpened(z, np.tile(np.eye(3), (300, 1, 1)), 1 + (z[:, 0] > 0), (np.zeros(3), np.eye(3)))
+    assert np.linalg.norm(found, axis=1).max() < 4.1
+
+
+@pytest.fixture(scope="module")
+def states(tmp_path_factory):
+    """A train run on noisy images of discrete states; its set's folder."""
+    folder = simulated(tmp_path_factory.mktemp("states"), "assembly", 400, 0.05)
+    assert gmmhet("train", "--out", folder / "train", *training(folder, epochs=25, latent_dim=3, vary="amplitude", pose_errors="none")) == 0
+    return folder
+
+
+def read(folder, name, *flags):
+    out = folder / name
+    assert gmmhet("analyze", "--out", out, "--model", folder / "train", "--clusters", 4, "--points", 2, *flags) == 0
+    with np.load(out / rundir.EMBEDDING) as data:
+        return json.loads((out / rundir.SUMMARY).read_text()), dict(data)
+
+
+def test_images_tell_states_better_than_latent_points_do(states):
+    with np.load(states / "set" / rundir.TRUTH) as truth:
+        state = truth["true_state"]
+    by_image, found = read(states, "image")
+    by_latent, plain = read(states, "latent", "--assign-by", "latent")
+    assert by_image["assigned_by"] == "image" and by_latent["assigned_by"] == "latent" and "probability" not in plain
+    scores = [adjusted_rand_score(state[data["id"] - 1], data["label"]) for data in (found, plain)]
+    print("adjusted Rand index by image %.3f, by z %.3f" % tuple(scores))
+    assert scores[0] > scores[1]
+    assert found["probability"].shape == (400, len(by_image["clusters"]))
+    assert np.array_equal(found["probability"].argmax(1) + 1, found["label"])
+    assert sum(by_image["populations"]) == pytest.approx(1) and sum(by_image["clusters"]) == 400
+    assert by_image["certainty"] == pytest.approx(found["probability"].max(1).mean(), abs=1e-6)
+
+
+def test_other_poses_of_the_particles_are_taken_where_they_are_given(states, tmp_path):
+    particles = read_particles(str(states / "set" / rundir.STAR))
+    particles.select(np.arange(400)[::-1]).write_star(str(tmp_path / "reversed.star"))
+    _, first = read(states, "same")
+    _, found = read(states, "again", "--particles", tmp_path / "reversed.star")
+    assert np.array_equal(found["id"], first["id"])
+    np.testing.assert_allclose(found["probability"], first["probability"], atol=1e-3)
+
+
+def test_images_that_are_gone_are_named_before_anything_is_written_and_clusters_by_z_need_none(states, tmp_path, capsys):
+    shutil.copytree(states / "train", tmp_path / "train")
+    settings = tmp_path / "train" / rundir.MODEL / "model.json"
+    settings.write_text(settings.read_text().replace(rundir.STAR, "gone.star"))
+    flags = "--model", tmp_path / "train", "--points", 2
+    assert gmmhet("analyze", "--out", tmp_path / "a", *flags) == 2
+    said = capsys.readouterr().err
+    assert "gone.star" in said and "--assign-by latent needs no images" in said and not (tmp_path / "a").exists()
+    assert gmmhet("analyze", "--out", tmp_path / "a", *flags, "--assign-by", "latent") == 0
+
+
+def test_particles_that_lack_some_of_the_landscape_are_refused(states, tmp_path, capsys):
+    read_particles(str(states / "set" / rundir.STAR)).select(np.arange(300)).write_star(str(tmp_path / "some.star"))
+    assert gmmhet("analyze", "--out", tmp_path / "a", "--model", states / "train", "--particles", tmp_path / "some.star") == 2
+    assert "100" in capsys.readouterr().err and not (tmp_path / "a").exists()
