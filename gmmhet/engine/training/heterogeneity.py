@@ -2,6 +2,7 @@
 import csv
 import functools
 import io
+import itertools
 import os
 import time
 
@@ -9,22 +10,23 @@ import numpy as np
 import tensorflow as tf
 
 from gmmhet.engine import rundir
-from gmmhet.engine.imaging.pose_change import changed
-from gmmhet.engine.imaging.projection import place, project
 from gmmhet.engine.log import log, progress
 from gmmhet.engine.losses.agreement import Agreement
-from gmmhet.engine.training.batches import by_item, prefetched
+from gmmhet.engine.training.batches import prefetched
+from gmmhet.engine.training.bound import Bound
 from gmmhet.engine.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from gmmhet.engine.training.model import assign
 from gmmhet.engine.training.pose_errors import SETTLE_EPOCHS, SETTLE_STEPS, joint_function
 from gmmhet.engine.training.subspace import KEPT
 
+#: draws of z from each particle's posterior in the second part of a training
+DRAWS = 4
 #: networks of the presets; the paper's are from its Methods
 NETWORKS = {
     "default": dict(hidden=[256, 256], dropout=0.0, batch_norm=False, l2=0.0, variational=True, encoder_scale=0.3, subspace=KEPT,
-                    amplitude_share=2 / 3, description=1.5),
+                    amplitude_share=2 / 3, description=1.5, draws=DRAWS),
     "paper": dict(hidden=[512, 512, 512, 512], dropout=0.3, batch_norm=True, l2=1e-3, variational=False, encoder_scale=0.1, subspace=0,
-                  amplitude_share=1.0, description=0.0),
+                  amplitude_share=1.0, description=0.0, draws=1),
 }
 CLIP_NORM = 10.0
 #: latent points at which the decoder's description is measured
@@ -44,9 +46,9 @@ class TrainError(RuntimeError):
 class Trainer:
     """The state of one training run.
 
-    Loss per particle: minus the agreement, plus (variational, likelihood) the Kullback-Leibler divergence of the latent posterior from
-    the unit normal, so that the held-out value is a bound on the evidence for heterogeneity and not only a fit; plus, while learning, a
-    share of what it takes to describe the decoder (`HeterogeneityModel.description`).
+    Loss per particle: minus a bound on its evidence (see `Bound`), so that the held-out value is one on the evidence for heterogeneity and
+    not only a fit; plus, while learning, a share of what it takes to describe the decoder (`HeterogeneityModel.description`). The bound is
+    by one draw of z until all columns vary, and then by several.
 
     Parameters
     ----------
@@ -74,75 +76,35 @@ class Trainer:
         self.optimizer.build(model.trainable)
         self.history, self.best, self.best_weights = [], None, None
         self.leading: int | None = None
-        self._step, self._evaluate = ([wrap(functools.partial(function, posing)) for posing in (False, True)] for wrap, function in (
+        self.bound = Bound(model, self.agreement, config.amplitude_cost)
+        kinds = list(itertools.product((False, True), repeat=2))
+        self._step, self._evaluate = ({kind: wrap(functools.partial(function, *kind)) for kind in kinds} for wrap, function in (
             (devices.for_all_sizes, self._train_step), (devices.compiled, self._evaluated)))
         self._joint = devices.compiled(joint_function(self.agreement, model))
-
-    def _bound(self, posing, images, rotation, shift, ctf, features, noise, change, response, training=False):
-        """Agreement with z drawn from the latent posterior, divergence from the prior, restraint, each [B], and changes of pose [B, 5]; of
-        particles, for which features and noise come in [B, copies, ...].
-
-        With `posing`, each pose is moved to its most probable place for the mixture that was drawn, by a Gauss-Newton step from `change`,
-        and the agreement is less by what the move costs: together with `PoseErrors.volume`, the marginal likelihood over all poses
-        (Laplace).
-        """
-        features = by_item(features)
-        mean, log_std = self.model.encode(features, training)
-        given = self.model.given(features)
-        z = tf.concat([given, mean + tf.exp(log_std) * by_item(noise)], 1)
-        data, transfer = self.agreement.observe(images, ctf)
-        items = self.model.mixture(z, training)
-        centers, amplitudes, widths = self.model.assembled(items)
-
-        def agreement(x):
-            posed = changed(rotation, shift, x) if posing else (rotation, shift)
-            return self.agreement.value(data, transfer * project(place(centers, *posed), amplitudes, widths, self.agreement.grid))
-        cost = 0.0
-        if posing:
-            precision = self.poses.precision
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(change)
-                value = agreement(change)
-            slope = tape.gradient(value, change) - precision * change
-            change = tf.stop_gradient(change + tf.linalg.matvec(response, slope))
-            cost = 0.5 * tf.reduce_sum(precision * change**2, 1)
-        divergence = 0.5 * tf.reduce_sum(mean**2 + tf.exp(2 * log_std) - 2 * log_std - 1, 1)
-        if not self.model.settings["variational"] or self.agreement.objective == "frc":
-            divergence = tf.zeros_like(divergence)
-        return agreement(change) - cost, self._by_particle(divergence), self._by_particle(self._restraint(given, *items[1:])), change
-
-    def _by_particle(self, values):
-        """Sums over the copies of each particle, [B * copies] to [B]."""
-        return tf.reduce_sum(tf.reshape(values, [-1, self.model.copies]), 1)
-
-    def _restraint(self, given, amplitudes, widths):
-        """What a model pays for changing amplitudes beside positions (nats) and, as in the paper, for widths that differ; [B]."""
-        cost = tf.zeros_like(amplitudes[:, 0])
-        if "amplitude" in self.model.settings["columns"] and self.agreement.objective == "likelihood":
-            neutral, start = self.model.neutral.amplitudes, self.model.start(given)
-            change = amplitudes - (neutral if start is None else start[1])
-            cost += self.model.open_motion * self.config.amplitude_cost / np.sum(neutral) * tf.reduce_sum(tf.abs(change), 1)
-        if "width" in self.model.settings["columns"]:
-            cost += tf.math.reduce_std(widths, -1) / tf.reduce_mean(widths)
-        return cost
 
     def _points(self):
         """Latent points drawn from the prior, new ones at every step and the same on all devices."""
         seed = tf.stack([self.config.seed, tf.cast(self.optimizer.iterations, tf.int32)])
         return tf.random.stateless_normal([POINTS, self.model.own_dim], seed)
 
-    def _train_step(self, posing, *batch):
-        gradients, *found = self.devices.each(functools.partial(self._gradients, posing), batch)
+    def _train_step(self, several, posing, *batch):
+        gradients, *found = self.devices.each(functools.partial(self._gradients, several, posing), batch)
         self.optimizer.apply_gradients(zip(self.devices.total(gradients), self.model.trainable))
         return self.devices.whole(found)
 
-    def _gradients(self, posing, images, rotation, shift, ctf, features, noise, change, response, share, warmth):
+    def _gradients(self, several, posing, images, rotation, shift, ctf, features, noise, change, response, share, warmth):
         """What one device adds to the gradient of the batch's mean loss; agreement, divergence and change of pose of its items [b], of
         share [b] each."""
+        precision, particles = self.poses.precision if posing else None, (images, rotation, shift, ctf, features)
         with tf.GradientTape() as tape:
-            value, divergence, restraint, change = self._bound(posing, images, rotation, shift, ctf, features, noise, change, response,
-                                                               True)
-            loss = tf.reduce_sum(share * (warmth * divergence - value + restraint))
+            if several:
+                with tape.stop_recording():
+                    value, divergence, change, own = self.bound.of_several(precision, *particles, noise, change, response, True)
+                raised, restraint = self.bound.learned(precision, *particles, own, change)
+            else:
+                value, divergence, change, restraint = self.bound.of_one(precision, *particles, noise, change, response, True)
+                raised = value - warmth * divergence
+            loss = tf.reduce_sum(share * (restraint - raised))
             penalties = self.model.encoder.losses + self.model.decoder.losses
             if self._described:
                 penalties = [*penalties, warmth * self._described / self._images * self.model.description(self._points(), self._images)]
@@ -150,9 +112,18 @@ class Trainer:
                 loss += tf.add_n(penalties) / self.devices.replicas
         return tape.gradient(loss, self.model.trainable), value, divergence, change
 
-    def _evaluated(self, posing, *batch):
-        value, divergence, _, change = self._bound(posing, *batch)
-        return value, divergence, change
+    def _evaluated(self, several, posing, *batch):
+        bound = self.bound.of_several if several else self.bound.of_one
+        return bound(self.poses.precision if posing else None, *batch)[:3]
+
+    @property
+    def _several(self):
+        """Whether several draws of z are taken now: in the second part of the training, where the encoder's posterior is a fair one."""
+        return self.bound.by_several and len(self.history) + 1 > self._opening[1]
+
+    @property
+    def _kind(self):
+        return self._several, self._posing
 
     @property
     def _posing(self):
@@ -189,9 +160,9 @@ class Trainer:
             self.model.move_freely()
 
     def _noise(self, count, *seed):
-        """This process's part of the latent noise of a batch of `count`: the same however the batch is shared."""
-        return self.devices.own(tf.random.stateless_normal([count, self.model.copies, self.config.latent_dim], seed).numpy(),
-                                self.config.batch_size)
+        """This process's part of the noise of a batch of `count` (see `Bound`): the same however the batch is shared."""
+        one = [self.model.settings["draws"], self.config.latent_dim + 1] if self._several else [self.config.latent_dim]
+        return self.devices.own(tf.random.stateless_normal([count, self.model.copies, *one], seed).numpy(), self.config.batch_size)
 
     def resume(self):
         """Go on from the last checkpoint; whether there is one."""
@@ -242,7 +213,7 @@ class Trainer:
             count = len(chosen)
             batch += (self._noise(count, config.seed, (number * 1000003 + i) % 2**31), *self._poses_of(chosen),
                       self.devices.shares(count, config.batch_size))
-            value, kl, change = (found.numpy()[:count] for found in self._step[self._posing](*self.devices.spread(batch), warmth))
+            value, kl, change = (found.numpy()[:count] for found in self._step[self._kind](*self.devices.spread(batch), warmth))
             self._check_finite(value, chosen, number)
             gain += float(np.sum(self._posed(chosen, value, change) - self.neutral[chosen]))
             divergence += float(np.sum(kl))
@@ -306,7 +277,7 @@ class Trainer:
         total = 0.0
         batches = prefetched(self.items, chosen_rows, self.config.batch_size, self.features, self.devices.own)
         for i, (chosen, batch) in enumerate(batches):
-            value, kl, change = (found.numpy() for found in self._evaluate[self._posing](
+            value, kl, change = (found.numpy() for found in self._evaluate[self._kind](
                 len(chosen), *batch, self._noise(len(chosen), self.config.seed, -i - 1), *self._poses_of(chosen)))
             self._check_finite(value, chosen, len(self.history) + 1)
             total += float(np.sum(self._posed(chosen, value, change) - kl - self.neutral[chosen]))

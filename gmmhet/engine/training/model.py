@@ -38,9 +38,10 @@ class HeterogeneityModel:
     neutral : Mixture.
     free : bool array [N], Gaussians that may vary.
     settings : dict: columns, smoothness, amplitude_share, at_rest, latent_dim, hidden, dropout, batch_norm, l2, variational, seed,
-        symmetry, whole_unit, particles, likelihood (state of the likelihood Agreement), objective, subspace, description. latent_dim is
-        that of the own part; subspace is how many axes of the features' subspaces the encoder is given, 0 for the standardised features
-        (see `training.subspace`); description is what a nat of it costs while learning, 0 for nothing (see `description`).
+        symmetry, whole_unit, particles, likelihood (state of the likelihood Agreement), objective, subspace, description, draws.
+        latent_dim is that of the own part; subspace is how many axes of the features' subspaces the encoder is given, 0 for the
+        standardised features (see `training.subspace`); description is what a nat of it costs while learning, 0 for nothing (see
+        `description`); draws is how many of z training takes in its second part (see `training.bound`).
     earlier : HeterogeneityModel of the same neutral mixture, or None.
     """
 

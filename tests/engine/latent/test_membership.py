@@ -7,37 +7,19 @@ import pytest
 import tensorflow as tf
 from commands import gmmhet, simulated, training
 from sklearn.metrics import adjusted_rand_score
+from untrained import untrained
 
 from gmmhet.engine import rundir
-from gmmhet.engine.gmm.mixture import Mixture
-from gmmhet.engine.imaging.fourier import FourierGrid
 from gmmhet.engine.imaging.pose_change import changed
 from gmmhet.engine.imaging.projection import place, project
 from gmmhet.engine.io.particles import read_particles
 from gmmhet.engine.latent.membership import likelihoods, memberships, sharpened
-from gmmhet.engine.losses.agreement import Agreement
 from gmmhet.engine.training.batches import Items
-from gmmhet.engine.training.heterogeneity import NETWORKS
-from gmmhet.engine.training.model import HeterogeneityModel
-
-
-def a_model(symmetry, whole_unit):
-    """A decoder of random weights for particles of 32 px of 6 Å, of which some Gaussians vary."""
-    rng = np.random.default_rng(0)
-    neutral = Mixture(np.float32(rng.normal(0, 25, (40, 3))), np.full(40, 300, np.float32), np.full(40, 8, np.float32))
-    likelihood = Agreement(FourierGrid.to_resolution(32, 6.0), "likelihood", 150.0, np.ones(17), 1.0)
-    model = HeterogeneityModel(neutral, np.arange(40) < 20, {
-        **NETWORKS["default"], **dict(hidden=[8], columns=["amplitude", "position"], smoothness=15.0, latent_dim=2, latent_noise=0.1,
-                                      seed=1, symmetry=symmetry, whole_unit=whole_unit, particles="p.star",
-                                      likelihood=likelihood.state())})
-    for variable in model.decoder.variables:
-        variable.assign(rng.normal(0, 0.7, variable.shape))
-    return model
 
 
 @pytest.mark.parametrize("symmetry,whole_unit", [("c1", True), ("c1", False), ("c3", True), ("c3", False)])
 def test_likelihoods_are_those_of_whole_particles_of_which_one_copy_is_at_a_center(small, symmetry, whole_unit):
-    model, rng = a_model(symmetry, whole_unit), np.random.default_rng(1)
+    model, rng = untrained(symmetry, whole_unit), np.random.default_rng(1)
     particles = read_particles(str(small / "set" / rundir.STAR)).select(np.arange(5))
     items, copies = Items(particles, symmetry), model.copies
     z, centers = np.float32(rng.normal(size=(len(items), 2))), np.float32(rng.normal(size=(3, 2)))
