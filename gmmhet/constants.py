@@ -23,3 +23,5 @@ NEUTRAL_AGREEMENT = "_gmmNeutralAgreement"
 HELD_OUT = "_gmmHeldOut"
 #: attribute of the particles of a class: the symmetry copies (from 0) that fell into that class
 COPIES_IN_CLASS = "_gmmCopiesInClass"
+#: attribute of the particles of a class found by image: how probable that class is for the particle
+PROBABILITY = "_gmmProbability"

@@ -5,11 +5,11 @@ from typing import ClassVar
 
 import numpy as np
 from pwem.objects import ClassFlex, SetOfClassesFlex, SetOfVolumesFlex, VolumeFlex
-from pyworkflow.object import CsvList
+from pyworkflow.object import CsvList, Float
 from pyworkflow.protocol import params
 
 from gmmhet import convert
-from gmmhet.constants import COPIES_IN_CLASS, PROGRAM
+from gmmhet.constants import COPIES_IN_CLASS, PROBABILITY, PROGRAM
 from gmmhet.engine import config, rundir
 from gmmhet.protocols.protocol_base import GmmHetProtBase, flexFolder, markFlex
 
@@ -18,7 +18,8 @@ class GmmHetProtAnalyze(GmmHetProtBase):
     """Read the landscape of trained particles: embedding, clusters, trajectories and localised motion.
 
     Outputs: classes of particles with their original ids and the embedding as zRed, and the maps along the trajectories. With a symmetry
-    above c1 a particle is in every class that one of its orientations fell into; the attribute _gmmCopiesInClass lists which.
+    above c1 a particle is in every class that one of its orientations fell into; the attribute _gmmCopiesInClass lists which. Where classes
+    are told by image, _gmmProbability is how probable its class is for a particle.
     """
 
     _label = "analyze landscape"
@@ -66,8 +67,8 @@ class GmmHetProtAnalyze(GmmHetProtBase):
         source = self.inputParticles.get()
         byLabel = {label: self._newClass(classes, source, label, folder, z) for label, z in enumerate(self._classCenters(), 1)}
         for item, found in convert.join(source.iterItems(), members, "place in the landscape"):
-            for label in sorted({label for _, label, _ in found if label > 0}):
-                copies = [(copy, xy) for copy, its, xy in found if its == label]
+            for label in sorted({label for _, label, *_ in found if label > 0}):
+                copies = [(copy, xy, probability) for copy, its, xy, probability in found if its == label]
                 byLabel[label].append(self._classItem(item, label, copies, len(found), folder))
         for item in byLabel.values():
             classes.update(item)
@@ -93,7 +94,9 @@ class GmmHetProtAnalyze(GmmHetProtBase):
         copy.setZRed([float(number) for number in copies[0][1]])
         if number > 1:
             setattr(copy, COPIES_IN_CLASS, CsvList(pType=int))
-            getattr(copy, COPIES_IN_CLASS).set([int(index) for index, _ in copies])
+            getattr(copy, COPIES_IN_CLASS).set([int(index) for index, *_ in copies])
+        if copies[0][2] is not None:
+            setattr(copy, PROBABILITY, Float(max(probability for *_, probability in copies)))
         return copy
 
     def _makeVolumes(self):
@@ -142,14 +145,15 @@ def readEmbedding(path):
 
     Returns
     -------
-    dict id -> list of (copy, label, xy), in the order of the symmetry copies.
+    dict id -> list of (copy, label, xy, probability of the label by the image, or None), in the order of the symmetry copies.
     """
     members = {}
     with np.load(path, allow_pickle=False) as file:
         ids, labels, xy = file["id"], file["label"], file["xy"]
         copies = file["copy"] if "copy" in file.files else np.zeros(len(ids), int)
-    for number, copy, label, point in zip(ids.tolist(), copies.tolist(), labels.tolist(), xy):
-        members.setdefault(number, []).append((copy, label, point))
+        known = file["probability"][np.arange(len(ids)), labels - 1].tolist() if "probability" in file.files else [None] * len(ids)
+    for number, copy, label, point, probability in zip(ids.tolist(), copies.tolist(), labels.tolist(), xy, known):
+        members.setdefault(number, []).append((copy, label, point, probability))
     return {number: sorted(found, key=lambda one: one[0]) for number, found in members.items()}
 
 

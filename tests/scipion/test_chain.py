@@ -222,6 +222,14 @@ def test_a_class_has_a_map_and_its_particles_have_their_place_in_the_landscape(a
         assert first.getClassId() == item.getObjId()
 
 
+def test_a_particle_of_a_class_knows_how_probable_the_class_is_by_its_image(analyze):
+    with np.load(analyze.getRunFile(rundir.EMBEDDING)) as file:
+        known = dict(zip(file["id"].tolist(), file["probability"].max(1).tolist()))
+    for item in analyze.outputClasses:
+        assert all(particle._gmmProbability.get() == pytest.approx(known[particle.getObjId()], abs=1e-5) for particle in item)
+    assert any("By its image" in line for line in analyze._summary())
+
+
 def test_the_maps_of_both_trajectories_come_with_their_latent_points(analyze):
     volumes = [volume.clone() for volume in analyze.outputVolumes]
     assert len(volumes) == 6

@@ -179,6 +179,10 @@ def by_latent(config, z):
 
 def by_image(config, latents, model, labels):
     """Clusters that begin as `labels` [n] say, with particles assigned by their images (see `membership`)."""
+    lacks = [name for name in LATENTS if name not in latents]
+    if lacks:
+        raise LatentError("%s of --model %s lacks %s: train again, or take --assign-by latent" % (
+            rundir.LATENTS, config.model, " and ".join(lacks)))
     try:
         particles = particles_of(config.model, model, config.particles)
         particles = particles.select(particles.rows_of(latents["id"][::model.copies]))
@@ -265,7 +269,7 @@ def read_landscape(config, run, latents, model):
         write_trajectory(run, line, line.points(config.points), model, z, ids, copies, config.neighbours)
     paths = {line.name: in_plane(line.points(config.points), config.embedding, z, xy, axes) for line in lines}
     figure = landscape_figure(xy, labels, paths, axis_labels, axes.explained, {line.name: changes[line.name] for line in described},
-                              LANDSCAPE_NOTE % config.seed, int(copies.max()) + 1)
+                              LANDSCAPE_NOTE % config.seed, int(copies.max()) + 1, clusters.population)
     figure.savefig(run(rundir.LANDSCAPE), dpi=130)
     return summarise(config, run, model, z, ids, axes, clusters, lines, changes, localised)
 

@@ -112,8 +112,9 @@ def draw_bars(axes, names, values, written, colours, title):
     axes.spines["left"].set_color(FAINT)
 
 
-def cluster_bars(labels):
-    """Names, sizes and texts of the population bars; many clusters are cut, unassigned particles come last."""
+def cluster_bars(labels, population=None):
+    """Names, lengths, texts and colours of the bars of clusters: their populations [K] where these are known, else their sizes; many
+    clusters are cut, unassigned particles come last."""
     count = int(labels.max(initial=0))
     shown = list(range(1, min(count, MANY_CLUSTERS) + 1))
     sizes = [int(np.sum(labels == number)) for number in shown]
@@ -123,8 +124,10 @@ def cluster_bars(labels):
         names, sizes, colours = names + ["%d more" % (count - MANY_CLUSTERS)], sizes + [rest], colours + [FAINT]
     if none:
         names, sizes, colours = names + ["none"], sizes + [none], colours + [FAINT]
-    written = ["{:,}  ({:.0f} %)".format(size, 100 * size / len(labels)) for size in sizes]
-    return names, sizes, written, colours
+    if population is None:
+        return names, sizes, ["{:,}  ({:.0f} %)".format(size, 100 * size / len(labels)) for size in sizes], colours
+    shares = [*population[:MANY_CLUSTERS], *([sum(population[MANY_CLUSTERS:])] if rest else [])]
+    return names, shares, ["{:.0f} %  ({:,})".format(100 * share, size) for share, size in zip(shares, sizes)], colours
 
 
 def change_bars(motion):
@@ -158,7 +161,7 @@ def draw_map(axes, xy, labels, paths, axis_labels, counted):
         spine.set_color(FAINT)
 
 
-def landscape_figure(xy, labels, paths, axis_labels, explained, motion, note, copies=1):
+def landscape_figure(xy, labels, paths, axis_labels, explained, motion, note, copies=1, population=None):
     """The page.
 
     Parameters
@@ -171,6 +174,7 @@ def landscape_figure(xy, labels, paths, axis_labels, explained, motion, note, co
     motion : dict of direction name to (rms motion in Å, relative rms amplitude change) between its two ends.
     note : str, below.
     copies : int, symmetry copies of each particle, which are points of their own.
+    population : [K], share of the points that each cluster holds, or None where points are counted.
 
     Returns
     -------
@@ -182,8 +186,8 @@ def landscape_figure(xy, labels, paths, axis_labels, explained, motion, note, co
                                wspace=0.25, hspace=0.42)
     counted = "particles" if copies == 1 else "symmetry copies"
     draw_map(figure.add_subplot(grid[:, 0]), xy, labels, paths, axis_labels, counted)
-    names, sizes, written, colours = cluster_bars(labels)
-    draw_bars(figure.add_subplot(grid[0, 1]), names, sizes, written, colours, counted.capitalize() + " per cluster")
+    title = counted.capitalize() + " per cluster" if population is None else "Population (%s assigned)" % counted
+    draw_bars(figure.add_subplot(grid[0, 1]), *cluster_bars(labels, population), title)
     few = explained[:8]
     draw_bars(figure.add_subplot(grid[1, 1]), ["PC %d" % (i + 1) for i in range(len(few))], few, ["%.1f %%" % (100 * e) for e in few],
               ["#5b7c99"] * len(few), "Variance of z explained")

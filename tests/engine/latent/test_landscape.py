@@ -25,6 +25,11 @@ def test_bars_gather_many_clusters_and_show_the_unassigned():
     assert names[-2:] == ["3 more", "none"] and sizes[-2:] == [30, 50] and written[-1] == "50  (25 %)"
 
 
+def test_bars_are_populations_where_particles_are_assigned_by_image():
+    names, shares, written, _ = cluster_bars(np.repeat(np.arange(1, 16), 10), np.full(15, 1 / 15))
+    assert names[-1] == "3 more" and shares[-1] == 0.2 and written[0] == "7 %  (10)" and written[-1] == "20 %  (30)"
+
+
 def test_bars_show_amplitudes_where_nothing_moves():
     names, lengths, written, _, title = change_bars({"pc1": (0.001, 0.5), "pc2": (0.0, 0.1)})
     assert names == ["pc1", "pc2"] and lengths == [0.5, 0.1] and written[0] == "0.00 Å, 50 %" and title.startswith("(Motion,)")

@@ -133,6 +133,16 @@ def test_images_that_are_gone_are_named_before_anything_is_written_and_clusters_
     assert gmmhet("analyze", "--out", tmp_path / "a", *flags, "--assign-by", "latent") == 0
 
 
+def test_latents_of_an_older_version_are_refused_with_what_they_lack(states, tmp_path, capsys):
+    shutil.copytree(states / "train", tmp_path / "train")
+    path = tmp_path / "train" / rundir.LATENTS
+    with np.load(path) as data:
+        kept = {name: data[name] for name in data.files if name != "z_covariance"}
+    np.savez(path, **kept)
+    assert gmmhet("analyze", "--out", tmp_path / "a", "--model", tmp_path / "train") == 2
+    assert "lacks z_covariance: train again, or take --assign-by latent" in capsys.readouterr().err
+
+
 def test_particles_that_lack_some_of_the_landscape_are_refused(states, tmp_path, capsys):
     read_particles(str(states / "set" / rundir.STAR)).select(np.arange(300)).write_star(str(tmp_path / "some.star"))
     assert gmmhet("analyze", "--out", tmp_path / "a", "--model", states / "train", "--particles", tmp_path / "some.star") == 2
