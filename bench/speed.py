@@ -32,7 +32,7 @@ from gmmhet.engine.imaging.fourier import FourierGrid
 from gmmhet.engine.imaging.pose import random_rotations
 from gmmhet.engine.imaging.projection import place, project
 from gmmhet.engine.losses.agreement import Agreement
-from gmmhet.engine.training import heterogeneity
+from gmmhet.engine.training import bound, heterogeneity
 from gmmhet.engine.training.devices import Devices
 from gmmhet.engine.training.model import HeterogeneityModel
 
@@ -113,13 +113,13 @@ def random_poses(batch, rng):
 
 
 def step(count, grid, batch, method):
-    """One whole training step, default settings."""
+    """One whole training step, default settings, of the part that takes one draw of z."""
     rng, config = np.random.default_rng(0), TrainConfig(epochs=1)
     agreement = Agreement(grid, "likelihood", 0.9 * grid.box, np.ones(grid.m + 2), 1.0)
     settings = dict(heterogeneity.NETWORKS["default"], columns=config.vary.split(","), smoothness=config.smoothness,
                     latent_dim=config.latent_dim, seed=1, symmetry="c1", at_rest=True, likelihood=agreement.state())
     model = HeterogeneityModel(molecule(count, grid.box, rng), np.ones(count, bool), settings)
-    heterogeneity.project = functools.partial(project, method=method) if method != "dense" else dense
+    bound.project = functools.partial(project, method=method) if method != "dense" else dense
     trainer = heterogeneity.Trainer(model, None, None, None, None, np.zeros(batch, bool), config, None, Devices())
     ctf = dict.fromkeys(CTF_COLUMNS, 0.0)
     ctf.update(defocus_u_angst=15000, defocus_v_angst=15000, voltage_kv=300, cs_mm=2.7, amplitude_contrast=0.1, scale=1)
@@ -127,7 +127,7 @@ def step(count, grid, batch, method):
               rng.normal(size=(batch, 1, model.deformation.outputs)), rng.normal(size=(batch, 1, config.latent_dim)), np.zeros((batch, 0)),
               np.zeros((batch, 0)), np.full(batch, 1 / batch))
     arrays = tuple(tf.constant(a, tf.float32) for a in arrays)
-    return lambda: trainer._step[False](*arrays, tf.constant(1.0))
+    return lambda: trainer._step[False, False](*arrays, tf.constant(1.0))
 
 
 def measure(case):
