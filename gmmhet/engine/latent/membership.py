@@ -33,7 +33,7 @@ def likelihoods(model, items, z, centers, change=None, batch_size=64):
     -------
     float64 [n_items, K], log-likelihoods (nats) up to a constant of the item.
     """
-    likelihood, copies, clusters, devices = model.likelihood, model.copies, len(centers), find_devices()
+    likelihood, copies, clusters, devices = model.likelihood, model.copies, len(centers), find_devices(alone=True)
     units = model.unit(tuple(tf.constant(part) for part in model.decode(centers)))
 
     def compare(images, rotation, shift, ctf, points, change):

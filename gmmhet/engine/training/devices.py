@@ -151,10 +151,11 @@ class Devices:
 
 
 @lru_cache(None)
-def find_devices():
-    """All visible devices: of the hosts in TF_CONFIG (call it then before anything is computed), else this machine's GPUs, else one."""
+def find_devices(alone=False):
+    """All visible devices: of the hosts in TF_CONFIG (call it then before anything is computed) unless this one is to work `alone`, else
+    this machine's GPUs, else one."""
     import tensorflow as tf
-    process, processes = this_process()
+    process, processes = (0, 1) if alone else this_process()
     if processes > 1:
         log.info("host %d of %d, waiting for the others", process, processes)
         return Devices(tf.distribute.MultiWorkerMirroredStrategy(), process, processes)

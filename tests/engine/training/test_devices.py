@@ -73,6 +73,17 @@ def test_two_devices_train_as_one(small, alone, tmp_path):
     assert_same_run(alone, tmp_path / "out")
 
 
+def test_two_devices_read_a_landscape_as_one_whatever_hosts_are_named(alone, tmp_path):
+    flags = "--model", str(alone), "--clusters", "2", "--points", "2"
+    environment = dict(os.environ, PYTHONPATH=ROOT, TF_CONFIG=cluster(0, (1, 2)))
+    done = subprocess.run([sys.executable, "-c", TWO_DEVICES, "analyze", "--out", tmp_path / "two", *flags], env=environment,
+                          capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert gmmhet("analyze", "--out", tmp_path / "one", *flags) == 0
+    with np.load(tmp_path / "one" / rundir.EMBEDDING) as one, np.load(tmp_path / "two" / rundir.EMBEDDING) as two:
+        np.testing.assert_allclose(two["probability"], one["probability"], atol=1e-3)
+
+
 def test_two_hosts_train_as_one_and_only_the_chief_writes(small, alone, tmp_path, monkeypatch):
     hosts = on_two_hosts(monkeypatch, "train", "--out", tmp_path / "out", *training(small, **FLAGS))
     told = [host.communicate()[0] for host in hosts]
