@@ -187,7 +187,8 @@ def landscape_figure(xy, labels, paths, axis_labels, explained, motion, note, co
     counted = "particles" if copies == 1 else "symmetry copies"
     draw_map(figure.add_subplot(grid[:, 0]), xy, labels, paths, axis_labels, counted)
     title = counted.capitalize() + " per cluster" if population is None else "Population (%s assigned)" % counted
-    draw_bars(figure.add_subplot(grid[0, 1]), *cluster_bars(labels, population), title)
+    names, lengths, written, colours = cluster_bars(labels, population)
+    draw_bars(figure.add_subplot(grid[0, 1]), names, lengths, written, colours, title)
     few = explained[:8]
     draw_bars(figure.add_subplot(grid[1, 1]), ["PC %d" % (i + 1) for i in range(len(few))], few, ["%.1f %%" % (100 * e) for e in few],
               ["#5b7c99"] * len(few), "Variance of z explained")
