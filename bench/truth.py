@@ -215,7 +215,9 @@ def measured(case, star, poses, gmm, fit_seconds, preset, seed, options, null):
                pose_error_angst=rms(np.linalg.norm(particles.shift_angst - case.shift_angst, axis=1)),
                fit_seconds=fit_seconds, train_seconds=sum(r["seconds"] for r in runs), particles_per_second=runs[0]["per_second"],
                summaries=[r["summary"] for r in runs])
-    shown, runs[0]["landscape"] = None, landscape(case, runs[0])
+    shown = None
+    if len(case.system.states) > 1:
+        runs[0]["landscape"] = landscape(case, runs[0])
     if len(case.system.states) > 1 and case.system.symmetry == "c1":
         found, shown = state_scores(case, runs[0])
         row.update(found)

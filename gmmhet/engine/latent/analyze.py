@@ -24,31 +24,40 @@ from gmmhet.engine.training.finished import particles_of
 from gmmhet.engine.training.latents import latent_prior, unit_prior
 from gmmhet.engine.training.model import load_model
 
-LATENTS = ("id", "copy", "z", "z_covariance", "pose_change")
+PLACES, BY_IMAGE = ("id", "copy", "z"), ("z_covariance", "pose_change")      # arrays of latents.npz: always, and to assign by image
 JACOBIAN_POINTS = 32    # particles over which motion inside a region is averaged
 PLACING_NEIGHBOURS = 50                     # whose mean place in the UMAP plane stands for a point of a trajectory
 LANDSCAPE_NOTE = ("Grey: log density of the points. Outlines hold 70 %% of a cluster. Lines run from the 5th to the 95th percentile of "
                   "the points. Seed %d.")
 
 
-def read_latents(folder):
-    """latents.npz of a train run, checked: dict with id, copy [n], z [n, D], z_covariance [n, D, D] and pose_change [n, 5].
+def assigns_by_image(config):
+    """Whether particles are assigned to clusters by their images."""
+    return config.assign_by == "image" and config.clusters > 1
+
+
+def read_latents(folder, by_image=False):
+    """latents.npz of a train run, checked: dict with id, copy [n] and z [n, D]; `by_image` also z_covariance [n, D, D], pose_change [n, 5].
 
     Raises
     ------
     LatentError
-        when the run is not finished, or z is not finite.
+        when the run is not finished, lacks one of them, or z is not finite.
     """
     problem = rundir.missing_run(folder, "train")
     if problem:
         raise LatentError("--model: " + problem)
     path = os.path.join(folder, rundir.LATENTS)
     with np.load(path) as data:
-        found = {name: data[name] for name in LATENTS if name in data.files}
+        wanted = PLACES + BY_IMAGE * by_image
+        found = {name: data[name] for name in wanted if name in data.files}
     bad = int(np.sum(~np.isfinite(found["z"]).all(axis=1)))
     if bad:
         raise LatentError("%s: z of %d of the %d particles is not finite: train again, with a lower --learning-rate" % (
             path, bad, len(found["z"])))
+    lacks = [name for name in wanted if name not in found]
+    if lacks:
+        raise LatentError("%s lacks %s: train again, or take --assign-by latent" % (path, " and ".join(lacks)))
     return found
 
 
@@ -150,15 +159,18 @@ class Clusters:
     ----------
     labels : int [n], from 1; 0 for none.
     centers : [K, D]
-    probability : [n, K], of each cluster by the particle's image; population : [K]; certainty : float, how probable the cluster of a
-        particle is on average. None where clusters are by z alone.
+    probability : [n, K], of each cluster by the particle's image; population : [K]. None where clusters are by z alone.
     """
 
     labels: np.ndarray
     centers: np.ndarray
     probability: Optional[np.ndarray] = None
     population: Optional[np.ndarray] = None
-    certainty: Optional[float] = None
+
+    @property
+    def certainty(self):
+        """How probable the cluster of a particle is, on average; None where clusters are by z alone."""
+        return None if self.probability is None else float(self.probability.max(1).mean())
 
     @property
     def sizes(self):
@@ -179,10 +191,6 @@ def by_latent(config, z):
 
 def by_image(config, latents, model, labels):
     """Clusters that begin as `labels` [n] say, with particles assigned by their images (see `membership`)."""
-    lacks = [name for name in LATENTS if name not in latents]
-    if lacks:
-        raise LatentError("%s of --model %s lacks %s: train again, or take --assign-by latent" % (
-            rundir.LATENTS, config.model, " and ".join(lacks)))
     try:
         particles = particles_of(config.model, model, config.particles)
         particles = particles.select(particles.rows_of(latents["id"][::model.copies]))
@@ -194,7 +202,7 @@ def by_image(config, latents, model, labels):
     probability, population = memberships(likelihoods(model, Items(particles, model.symmetry), latents["z"], centers, change))
     most = probability.argmax(1)
     kept = largest_first(most)
-    return Clusters(by_size(most), centers[kept], probability[:, kept], population[kept], float(probability.max(1).mean()))
+    return Clusters(by_size(most), centers[kept], probability[:, kept], population[kept])
 
 
 def say_clusters(config, clusters):
@@ -237,7 +245,7 @@ def analyze(config, run):
     LatentError, RegionError
         before anything is written, when the model, a line, the clusters or the region cannot be used.
     """
-    latents = read_latents(config.model)
+    latents = read_latents(config.model, assigns_by_image(config))
     return read_landscape(config, run, latents, load_model(config.model))
 
 
@@ -251,7 +259,7 @@ def read_landscape(config, run, latents, model):
         return [named_line(word, z, axes, clusters.centers, motions) for word in asked_lines(config.line, z.shape[1])]
     lines = asked()
     xy, axis_labels = embed(config, z, axes)
-    if config.assign_by == "image" and config.clusters > 1:      # the longest work, after all that could be refused
+    if assigns_by_image(config):      # the longest work, after all that could be refused
         clusters = by_image(config, latents, model, clusters.labels)
         lines = asked()
     say_clusters(config, clusters)
@@ -280,12 +288,13 @@ def summarise(config, run, model, z, ids, axes, clusters, lines, changes, locali
     summary = {
         "stage": "analyze", "particles": int(len(np.unique(ids))), "latent_points": int(len(z)), "latent_dim": int(z.shape[1]),
         "explained_variance": [float(e) for e in axes.explained],
-        "clusters": [int(s) for s in clusters.sizes], "unassigned": clusters.unassigned, "assigned_by": "latent",
+        "clusters": [int(s) for s in clusters.sizes], "unassigned": clusters.unassigned,
+        "assigned_by": "latent" if clusters.population is None else "image",
         "motion_rms_angst": motion, "amplitude_rms": amplitude,
         "directions": {name: {"motion_rms_angst": m, "amplitude_rms": a, **localised.get(name, {})} for name, (m, a) in changes.items()},
         "trajectories": [line.name for line in lines], "points": config.points, "embedding": config.embedding, "seed": config.seed}
     if clusters.population is not None:
-        summary.update(assigned_by="image", populations=[float(p) for p in clusters.population], certainty=clusters.certainty)
+        summary.update(populations=[float(p) for p in clusters.population], certainty=clusters.certainty)
     run.write_summary(summary)
     log.info("Decoded motion about the mean model: %.2f Å rms; amplitudes %.1f %%. Variance explained: %s.", motion, 100 * amplitude,
              ", ".join("%.0f %%" % (100 * e) for e in axes.explained))

@@ -78,16 +78,16 @@ def sharpened(z, covariance, labels, prior):
     [K, D], row 0 for label 1.
     """
     mean, precision = (np.asarray(part, float) for part in prior)
-    inverse = np.linalg.inv(np.asarray(covariance, float))
-    value, vector = np.linalg.eigh(inverse - precision)
-    told = np.einsum("nij,nj,nkj->nik", vector, np.maximum(value, 0), vector)
-    pulled = np.einsum("nij,nj->ni", told + precision, z - mean)
+
     def length(offset):
         return np.sqrt(offset @ precision @ offset)
     found, far = [], np.sqrt(chi2.ppf(1 - FARTHEST, len(mean)))
     for mine in (labels == k for k in range(1, labels.max() + 1)):
-        offset = np.linalg.solve(precision + told[mine].sum(0), pulled[mine].sum(0))
-        limit = max(far, length(z[mine].mean(0) - mean))
+        off = z[mine] - mean
+        value, vector = np.linalg.eigh(np.linalg.inv(np.asarray(covariance[mine], float)) - precision)
+        told = np.einsum("nij,nj,nkj->nik", vector, np.maximum(value, 0), vector)
+        offset = np.linalg.solve(precision + told.sum(0), np.einsum("nij,nj->i", told + precision, off))
+        limit = max(far, length(off.mean(0)))
         found.append(mean + offset * min(1.0, limit / max(length(offset), 1e-12)))
     return np.stack(found)
 

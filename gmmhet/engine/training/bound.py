@@ -29,7 +29,7 @@ class Bound:
     ----------
     model : HeterogeneityModel.
     agreement : Agreement.
-    amplitude_cost : float, nats for the whole mass (see `restraint`).
+    amplitude_cost : float, nats for the whole mass (see `_restraint`).
     """
 
     def __init__(self, model, agreement, amplitude_cost):
