@@ -106,6 +106,9 @@ class TrainConfig(Common):
     region: str = param("", "Gaussians that may vary: a mask map (MRC), 'sphere:x,y,z,radius' in Å from the box centre, "
                         "'chain:A,B/120-240' (whole chains, or residues of a chain, of a model that was fitted with --atoms), or a text "
                         "file of Gaussian numbers from 1; several joined by ';'. Empty: all.")
+    rigid: bool = param(False, "Every part of --region, as they are joined by ';', moves as one rigid body instead of bending: six numbers "
+                        "for each, so that small motions of a domain stand out of the noise. Amplitudes change as without it.",
+                        label="Rigid bodies")
     symmetry: str = param("c1", "Point group of the consensus (cN or dN). Above c1 one asymmetric unit varies, in each symmetry-related "
                           "place of a particle by itself: a particle has a latent point for each.")
     pose_errors: str = param("auto", "auto: how wrong the given poses may be is estimated from the images, and each particle's pose "
@@ -174,8 +177,8 @@ class AnalyzeConfig(Common):
                            "cluster's centre, and how many particles each holds; clusters that no particle fits best vanish. latent: "
                            "which centre its z is nearest to (k-means), which needs no images. Clusters by density are always by z.",
                            choices=("image", "latent"))
-    particles: str = param("", "Posed particles whose images are looked at: a RELION star file or an EMAN2 list (.lst), such as that of "
-                           "'refine'. Empty: those that the model was trained on.", path=True, expert=True)
+    particles: str = param("", "Particles with other poses than in training: a RELION star file or an EMAN2 list (.lst), such as that of "
+                           "'refine'. Particles that it does not hold are as they were in training.", path=True, expert=True)
     line: str = param("", "Trajectories to write, comma-separated: 'pc1', 'pc2', ..., 'motion1', ... (needs --motion-region), or "
                       "'from:1-to:3' between two clusters. Empty: pc1 and pc2.")
     points: int = param(7, "Points along each trajectory.", low=2, high=200)

@@ -24,8 +24,7 @@ class GmmHetProtAnalyze(GmmHetProtBase):
 
     _label = "analyze landscape"
     _config = config.AnalyzeConfig
-    _fromInputs = ("model",)
-    _notShown = ("particles",)      # images and poses are those of the training
+    _fromInputs = ("model", "particles")
     _figures: ClassVar = {"clusters": "Particles per class: *%s*", "certainty": "By its image, a particle's class is certain to "
                           "*%.2f* on average", "unassigned": "Particles in no class: *%d*",
                           "motion_rms_angst": "Decoded motion: *%.2f Å* rms"}
@@ -41,10 +40,11 @@ class GmmHetProtAnalyze(GmmHetProtBase):
 
     # ------------------------------------------------------------------ STEPS
     def convertInputStep(self, settings):
+        convert.writeParticles(self.inputParticles.get(), self._starFile())
         self._mapOf(self.inputMotionRegion, "motion_region")
 
     def _inputValues(self):
-        values = {"model": flexFolder(self.inputParticles.get(), "train")[0]}
+        values = {"model": flexFolder(self.inputParticles.get(), "train")[0], "particles": self._starFile()}
         if self.inputMotionRegion.get() is not None:
             values["motion_region"] = self._mapOf(self.inputMotionRegion, "motion_region")
         return values

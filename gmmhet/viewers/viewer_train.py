@@ -40,7 +40,7 @@ class GmmHetViewerTrain(GmmHetViewerBase):
     def _showHistory(self):
         history = read_history(self.protocol.getRunFile(rundir.HISTORY))
         plotter, figure = self._plot("training curves", 7, 4.6)
-        draw_history(figure.subplots(), history, self._unit())
+        draw_history(figure.subplots(), history, self._unit(), self.protocol.getSummary().get("best_epoch"))
         return [plotter]
 
     def _showGains(self):

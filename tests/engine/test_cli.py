@@ -255,6 +255,8 @@ def test_particles_of_black_contrast_give_what_their_white_inverses_give_and_it_
     (["--region", "sphere:1,2,3"], "region 'sphere:1,2,3' must be 'sphere:x,y,z,radius', four numbers in Å"),
     (["--region", "sphere:900,0,0,5"], "selects none of the 80 Gaussians"),
     (["--region", "arm.mrc"], "region 'arm.mrc' is neither an existing file nor 'sphere:x,y,z,radius'"),
+    (["--rigid"], "--rigid: a molecule that moves as one body only changes its pose. Name the parts that move with --region"),
+    (["--rigid", "--vary", "amplitude", "--region", "sphere:17,0,41,25"], "--vary amplitude lets none move: add position"),
 ])
 def test_what_may_vary_is_checked_before_training(refused, small, flags, says):
     refused("train", *training(small), *flags, says=says)

@@ -143,7 +143,7 @@ def train_run(project, fit):
     protocol.inputGaussians.setExtended("outputPseudoAtoms")
     source = particles(protocol._getExtraPath("source.sqlite"))
     convert.writeParticles(source, protocol._starFile())
-    run = folder_of(protocol, dict(stage="train", epochs=4), dict(particles=protocol._starFile()))
+    run = folder_of(protocol, dict(stage="train", epochs=4, best_epoch=2), dict(particles=protocol._starFile()))
     makePath(run(rundir.MODEL))
     write_text(run(rundir.HISTORY), "epoch,training_gain,held_out_gain,divergence,seconds\n" + "".join(
         "%d,%g,%g,1.0,2.0\n" % row for row in ((1, 1.0, 0.8), (2, 2.0, 1.5), (3, 2.6, 1.6), (4, 3.0, 1.4))))

@@ -1,5 +1,6 @@
 """The whole chain in a real Scipion project: import, a RELION reconstruction, and the five protocols on top of it."""
 import os
+import re
 import subprocess
 import sys
 import time
@@ -228,6 +229,12 @@ def test_a_particle_of_a_class_knows_how_probable_the_class_is_by_its_image(anal
     for item in analyze.outputClasses:
         assert all(particle._gmmProbability.get() == pytest.approx(known[particle.getObjId()], abs=1e-5) for particle in item)
     assert any("By its image" in line for line in analyze._summary())
+
+
+def test_images_are_looked_at_in_the_orientations_of_refine(analyze):
+    with open(analyze.getRunFile(rundir.LOG), encoding="utf-8") as file:
+        said, = re.findall(r"(\d+) of the (\d+) particles have another pose", file.read())
+    assert int(said[1]) == NUMBER and int(said[0]) > 0.9 * NUMBER
 
 
 def test_the_maps_of_both_trajectories_come_with_their_latent_points(analyze):

@@ -100,11 +100,14 @@ def test_a_gaussian_is_drawn_over_its_density_in_all_three_views(project, runs):
 
 
 # ------------------------------------------------------------------ train
-def test_curves_show_both_gains_the_neutral_line_and_the_best_epoch(project, runs):
+@pytest.mark.parametrize("finished,epoch,words_of_it", [(True, 2, "best epoch, kept"), (False, 3, "best epoch so far")])
+def test_curves_show_both_gains_the_neutral_line_and_the_epoch_that_was_kept(project, runs, monkeypatch, finished, epoch, words_of_it):
+    if not finished:
+        monkeypatch.setattr(type(runs["train"]), "getSummary", lambda self: {})
     axes = figure_of(project, runs["train"], "showHistory").axes[0]
     held, = (line for line in axes.lines if line.get_label() == "held out")
-    best, = (line for line in axes.lines if line.get_label().startswith("best"))
-    assert held.get_ydata().tolist() == [0.8, 1.5, 1.6, 1.4] and list(best.get_xdata()) == [3]
+    best, = (line for line in axes.lines if line.get_label() == words_of_it)
+    assert held.get_ydata().tolist() == [0.8, 1.5, 1.6, 1.4] and list(best.get_xdata()) == [epoch]
     assert "neutral model" in words(axes.figure) and "nats" in axes.get_ylabel()
 
 

@@ -20,12 +20,12 @@ class RegionError(ValueError):
     """A region cannot be read or selects nothing."""
 
 
-def region_mask(spec, mixture):
-    """Gaussians inside a region.
+def region_parts(spec, mixture):
+    """Which of the regions that are joined each Gaussian is in.
 
     Parameters
     ----------
-    spec : str; '' (all), or regions joined by ';' (a Gaussian is inside when it is in one of them), each of them
+    spec : str; '' (all), or regions joined by ';' (a Gaussian in several of them counts for the first), each of them
         'chain:A,B/120-240' (whole chains, or residues of a chain, of a model fitted with --atoms),
         'sphere:x,y,z,radius' in Å from the box centre, a mask map (.mrc, .map, ...; above 0.5 inside), or
         any other file: a list of Gaussian numbers from 1.
@@ -33,7 +33,7 @@ def region_mask(spec, mixture):
 
     Returns
     -------
-    bool array [N].
+    int array [N], from 1; 0 outside.
 
     Raises
     ------
@@ -41,11 +41,17 @@ def region_mask(spec, mixture):
         when the region, or one of the regions joined, cannot be read or holds no Gaussian.
     """
     if not spec.strip():
-        return np.ones(len(mixture), bool)
+        return np.ones(len(mixture), int)
     parts = [spec] if os.path.exists(spec) else [part.strip() for part in spec.split(";") if part.strip()]
     if not parts:
         raise RegionError("region '%s' names no region between its semicolons" % spec)
-    return np.any([_one_region(part, mixture) for part in parts], axis=0)
+    inside = np.array([_one_region(part, mixture) for part in parts])
+    return np.where(inside.any(0), 1 + np.argmax(inside, axis=0), 0)
+
+
+def region_mask(spec, mixture):
+    """Gaussians in any of the regions (see `region_parts`): bool array [N]."""
+    return region_parts(spec, mixture) > 0
 
 
 def _one_region(spec, mixture):

@@ -8,6 +8,7 @@ import numpy as np
 from gmmhet.engine import rundir
 from gmmhet.engine.gmm.mixture import render, write_cif_models
 from gmmhet.engine.gmm.regions import region_mask
+from gmmhet.engine.imaging.pose import angular_distance_deg
 from gmmhet.engine.io.volumes import write_map
 from gmmhet.engine.latent import LatentError
 from gmmhet.engine.latent.cluster import by_size, cluster_centers, density_labels, kmeans_labels, largest_first
@@ -25,6 +26,7 @@ from gmmhet.engine.training.latents import latent_prior, unit_prior
 from gmmhet.engine.training.model import load_model
 
 PLACES, BY_IMAGE = ("id", "copy", "z"), ("z_covariance", "pose_change")      # arrays of latents.npz: always, and to assign by image
+SAME_POSE = 0.01, 0.01    # angle (degrees) and shift (Å) by which a pose may be written differently
 JACOBIAN_POINTS = 32    # particles over which motion inside a region is averaged
 PLACING_NEIGHBOURS = 50                     # whose mean place in the UMAP plane stands for a point of a trajectory
 LANDSCAPE_NOTE = ("Grey: log density of the points. Outlines hold 70 %% of a cluster. Lines run from the 5th to the 95th percentile of "
@@ -189,16 +191,41 @@ def by_latent(config, z):
     return Clusters(labels, cluster_centers(z, labels))
 
 
+def posed_particles(config, latents, model):
+    """The particles of the landscape, in the order of their latent points, and what training found that their poses change by, [n, 5].
+
+    What `--particles` gives another pose than it had in training is taken as it is.
+    """
+    ids, change = latents["id"][::model.copies], latents["pose_change"][::model.copies]
+    given = particles_of(config.model, model, config.particles) if config.particles else None
+    whole = given is not None and bool(np.isin(ids, given.ids).all())
+    try:
+        trained = particles_of(config.model, model)
+    except (ValueError, OSError):
+        if given is None or not whole:
+            raise
+        return given.select(given.rows_of(ids)), np.zeros_like(change)
+    trained = trained.select(trained.rows_of(ids))
+    if given is None:
+        return trained, change
+    rows = np.flatnonzero(np.isin(ids, given.ids))
+    given = given.select(given.rows_of(ids[rows]))
+    other = (angular_distance_deg(given.rotation.astype(float), trained.rotation[rows].astype(float)) > SAME_POSE[0]) | (
+        np.linalg.norm(given.shift_angst - trained.shift_angst[rows], axis=1) > SAME_POSE[1])
+    log.info("%d of the %d particles have another pose in %s than in training", other.sum(), len(ids), config.particles)
+    rotation, shift, change = trained.rotation.copy(), trained.shift_angst.copy(), change.copy()
+    rotation[rows], shift[rows], change[rows[other]] = given.rotation, given.shift_angst, 0
+    return (given if whole else trained).with_poses(rotation, shift), change
+
+
 def by_image(config, latents, model, labels):
     """Clusters that begin as `labels` [n] say, with particles assigned by their images (see `membership`)."""
     try:
-        particles = particles_of(config.model, model, config.particles)
-        particles = particles.select(particles.rows_of(latents["id"][::model.copies]))
+        particles, change = posed_particles(config, latents, model)
     except (ValueError, OSError) as error:
         raise LatentError("%s (--assign-by latent needs no images)" % error) from error
     prior = unit_prior(model.latent_dim) if model.settings["variational"] else latent_prior(latents["z"])
     centers = sharpened(latents["z"], latents["z_covariance"], labels, prior)
-    change = None if config.particles else latents["pose_change"][::model.copies]
     probability, population = memberships(likelihoods(model, Items(particles, model.symmetry), latents["z"], centers, change))
     most = probability.argmax(1)
     kept = largest_first(most)

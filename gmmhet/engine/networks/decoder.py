@@ -8,6 +8,8 @@ from gmmhet.engine.imaging.pose_change import small_rotation
 
 #: typical size of one unit of network output: relative amplitude (logit), Å, log-width
 POSITION_UNIT_ANGST, WIDTH_UNIT = 5.0, 0.2
+#: a rigid body turns by less than this (radians), and counts as at least so large (radius of gyration, Å)
+MOST_TURN, LEAST_RADIUS_ANGST = np.pi / 2, 1.0
 #: a rigid motion is fitted in so many steps, to what follows it within this distance (Å); Å^2 added to the moments of inertia
 RIGID_STEPS, RIGID_ANGST, LEAST_INERTIA = 3, 0.5, 1e-3
 
@@ -37,28 +39,39 @@ class Deformation:
 
         c + r tanh(5 Å v / r),    A sigmoid(logit(a / A) + v),    s exp(tanh(0.4 v) / 2)
 
-    so that of several stages the displacements add, the odds a / (A - a) of the amplitudes multiply, and so do the widths.
+    so that of several stages the displacements add, the odds a / (A - a) of the amplitudes multiply, and so do the widths. Rigid bodies
+    have six outputs each, whatever their size: with a shift t and a rotation vector w of them, and p and g the body's centre of mass and
+    radius of gyration, its Gaussians go from c to
+
+        p + R(pi/2 tanh(5 Å w / g / (pi/2))) (c - p) + r tanh(5 Å t / r),
+
+    where tanh of a vector keeps its direction.
 
     Parameters
     ----------
     neutral : Mixture.
-    free : bool array [N].
+    free : array [N], 0 or False for Gaussians that stay neutral; of rigid bodies, each Gaussian's body from 1.
     columns : tuple of COLUMNS that may vary.
     smoothness_angst : float, see `anchor_weights`.
     amplitude_share : float, part of that distance over which amplitudes change together: what comes and goes has sharper borders than what
         moves.
     at_rest : bool, whether the rigid motion of most of the mass is taken out of every displacement (`brought_to_rest`): where poses are
         found along with conformations, the two would else share it in any proportion.
+    rigid : bool, whether bodies move as a whole instead of each Gaussian with its neighbours.
     """
 
-    def __init__(self, neutral, free, columns, smoothness_angst, at_rest=False, amplitude_share=1.0):
+    def __init__(self, neutral, free, columns, smoothness_angst, at_rest=False, amplitude_share=1.0, rigid=False):
         self.columns = tuple(c for c in COLUMNS if c in columns)
         self.free, self.at_rest = np.asarray(free, bool), at_rest
         self.reach_angst = 0.5 * neutral.radius_angst
+        self._bodies = Bodies(neutral, free, self.reach_angst) if rigid and "position" in self.columns else None
         reach = {c: smoothness_angst * (amplitude_share if c == "amplitude" else 1.0) for c in self.columns}
         spread = {distance: self._spread(neutral.centers, distance) for distance in set(reach.values())}
         self.weights = {c: spread[reach[c]] for c in self.columns}
-        self.sizes = tuple({"amplitude": 1, "position": 3, "width": 1}[c] * self.weights[c].shape[1] for c in self.columns)
+        if self._bodies:
+            self.weights["position"] = self._bodies.members
+        by_anchor = {"amplitude": 1, "position": 6 if self._bodies else 3, "width": 1}
+        self.sizes = tuple(by_anchor[c] * self.weights[c].shape[1] for c in self.columns)
         self._centers, self._amplitudes, self._widths = (tf.constant(np.float32(a)) for a in (
             neutral.centers, neutral.amplitudes, neutral.widths))
         ceiling = np.maximum(2 * neutral.amplitudes, 1.5 * np.percentile(neutral.amplitudes, 95))
@@ -111,8 +124,7 @@ class Deformation:
         ones = tf.ones([batch, 1])
         centers, amplitudes, widths = start or (self._centers[None] * ones[..., None], self._amplitudes * ones, self._widths)
         if "position" in parts:
-            moved = tf.einsum("nm,bmc->bnc", self.weights["position"], tf.reshape(parts["position"], [batch, -1, 3]))
-            moved = self.reach_angst * tf.tanh(moved * (POSITION_UNIT_ANGST / self.reach_angst))
+            moved = self._bodies.moved(parts["position"]) if self._bodies else self._moved(parts["position"])
             centers += brought_to_rest(self._centers, moved, self._amplitudes) if (self.at_rest if at_rest is None else at_rest) else moved
         if "amplitude" in parts:
             change = tf.matmul(parts["amplitude"], self.weights["amplitude"], transpose_b=True)
@@ -122,6 +134,50 @@ class Deformation:
             change = WIDTH_UNIT * tf.matmul(parts["width"], self.weights["width"], transpose_b=True)
             widths *= ones * tf.exp(0.5 * tf.tanh(2.0 * change))
         return centers, amplitudes, widths
+
+    def _moved(self, outputs):
+        """Displacements [B, N, 3] of Gaussians that move with their neighbours, by outputs [B, 3 M]."""
+        moved = tf.einsum("nm,bmc->bnc", self.weights["position"], tf.reshape(outputs, [tf.shape(outputs)[0], -1, 3]))
+        return self.reach_angst * tf.tanh(moved * (POSITION_UNIT_ANGST / self.reach_angst))
+
+
+class Bodies:
+    """Rigid bodies, which turn and shift as a whole (see `Deformation`).
+
+    Parameters
+    ----------
+    neutral : Mixture; number : int [N], each Gaussian's body from 1, 0 for none; reach_angst : float, of shifts.
+
+    Attributes
+    ----------
+    members : [N, M], 1 where a Gaussian belongs to a body.
+    """
+
+    def __init__(self, neutral, number, reach_angst):
+        members = np.asarray(number).astype(int)[:, None] == np.arange(1, 1 + np.max(number))
+        share = members * np.asarray(neutral.amplitudes, float)[:, None]
+        share /= np.maximum(share.sum(0), 1e-12)
+        pivots = share.T @ neutral.centers
+        radius = np.sqrt(np.einsum("nm,nmi->m", share, (neutral.centers[:, None] - pivots) ** 2))
+        arm = neutral.centers - members @ pivots
+        self.members, self._arm = (tf.constant(np.float32(part)) for part in (members, arm))
+        self._turn = tf.constant(POSITION_UNIT_ANGST / np.maximum(radius, LEAST_RADIUS_ANGST)[:, None], tf.float32)
+        self._reach = reach_angst
+
+    def moved(self, outputs):
+        """Displacements [B, N, 3] by outputs [B, 6 M]: of each body its shift and then its rotation vector."""
+        batch, bodies = tf.shape(outputs)[0], self.members.shape[1]
+        shift, turn = tf.split(tf.reshape(outputs, [batch, bodies, 6]), 2, axis=2)
+        turn = tf.reshape(_bounded(turn * self._turn, MOST_TURN), [-1, 3])
+        change = tf.reshape(small_rotation(turn) - tf.eye(3), [batch, bodies, 3, 3])
+        turned = tf.einsum("nm,bmij,nj->bni", self.members, change, self._arm)
+        return turned + tf.einsum("nm,bmi->bni", self.members, _bounded(shift * POSITION_UNIT_ANGST, self._reach))
+
+
+def _bounded(vectors, most):
+    """Vectors [..., 3], shortened to less than `most` by a hyperbolic tangent; differentiable at 0."""
+    length = tf.sqrt(tf.reduce_sum(vectors**2, -1, keepdims=True) + 1e-12)
+    return vectors * (most / length * tf.tanh(length / most))
 
 
 @tf.function(reduce_retracing=True, autograph=False)

@@ -36,8 +36,8 @@ class HeterogeneityModel:
     Parameters
     ----------
     neutral : Mixture.
-    free : bool array [N], Gaussians that may vary.
-    settings : dict: columns, smoothness, amplitude_share, at_rest, latent_dim, hidden, dropout, batch_norm, l2, variational, seed,
+    free : bool array [N], Gaussians that may vary; of rigid bodies int, each Gaussian's body from 1 (see `Deformation`).
+    settings : dict: columns, smoothness, rigid, amplitude_share, at_rest, latent_dim, hidden, dropout, batch_norm, l2, variational, seed,
         symmetry, whole_unit, particles, likelihood (state of the likelihood Agreement), objective, subspace, description, draws.
         latent_dim is that of the own part; subspace is how many axes of the features' subspaces the encoder is given, 0 for the
         standardised features (see `training.subspace`); description is what a nat of it costs while learning, 0 for nothing (see
@@ -47,8 +47,9 @@ class HeterogeneityModel:
 
     def __init__(self, neutral, free, settings, earlier=None):
         self.neutral, self.free, self.settings, self.earlier = neutral, np.asarray(free, bool), settings, earlier
-        s = settings
-        self.deformation = Deformation(neutral, free, s["columns"], s["smoothness"], s.get("at_rest", False), s.get("amplitude_share", 1.0))
+        self.bodies, s = np.asarray(free), settings
+        self.deformation = Deformation(neutral, free, s["columns"], s["smoothness"], s.get("at_rest", False), s.get("amplitude_share", 1.0),
+                                       s.get("rigid", False))
         self.likelihood = Agreement.from_state(s["likelihood"])
         self.turns = symmetry_matrices(s["symmetry"]).astype(np.float32)
         common = dict(hidden=s["hidden"], dropout=s["dropout"], batch_norm=s["batch_norm"], l2=s["l2"])
@@ -307,7 +308,7 @@ class HeterogeneityModel:
     def save(self, folder):
         """Write settings, neutral mixture and weights into a folder, and the earlier stages into a folder inside."""
         os.makedirs(folder, exist_ok=True)
-        self.neutral.save(os.path.join(folder, NEUTRAL), free=self.free)
+        self.neutral.save(os.path.join(folder, NEUTRAL), free=self.bodies)
         np.savez(os.path.join(folder, WEIGHTS), *[v.numpy() for v in self.variables])
         with open(os.path.join(folder, SETTINGS), "w", encoding="utf-8") as f:
             json.dump(self.settings, f, indent=2)

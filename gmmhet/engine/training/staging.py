@@ -74,7 +74,7 @@ def beginning(config, columns, neutral, free):
     Parameters
     ----------
     config : TrainConfig, with its preset.
-    columns : tuple of str; neutral : Mixture; free : bool [N], Gaussians that may vary.
+    columns : tuple of str; neutral : Mixture; free : int [N], Gaussians that may vary, and their bodies.
 
     Raises
     ------
@@ -92,7 +92,8 @@ def beginning(config, columns, neutral, free):
         raise ConfigError("--continue-from %s was trained with --symmetry %s, this run has %s: give the same" % (
             folder, found.symmetry, config.symmetry))
     new = [words for words, same in (("--vary", set(found.settings["columns"]) == set(columns)),
-                                     ("--region", np.array_equal(found.free, free)),
+                                     ("--region", np.array_equal(found.free, free > 0)),
+                                     ("--rigid", _same_bodies(config, found, free)),
                                      ("--latent-dim", found.own_dim == config.latent_dim)) if not same]
     if not new:
         _check_networks(config, found.settings)
@@ -106,6 +107,13 @@ def beginning(config, columns, neutral, free):
     return Beginning(found, folder=folder,
                      words="a further stage on top of %s (other %s): its conformations stay, z gets %d more dimensions after its %d" % (
         folder, " and ".join(new), config.latent_dim, found.latent_dim))
+
+
+def _same_bodies(config, found, free):
+    """Whether the rigid bodies are those of an earlier model, or neither has any."""
+    if not found.settings.get("rigid", False):
+        return not config.rigid
+    return config.rigid and np.array_equal(found.bodies, free)
 
 
 def _check_networks(config, settings):

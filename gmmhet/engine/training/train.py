@@ -8,7 +8,7 @@ import tensorflow as tf
 from gmmhet.engine import rundir
 from gmmhet.engine.config import COLUMNS, ConfigError, required, to_json, with_length, with_preset
 from gmmhet.engine.gmm.mixture import Mixture
-from gmmhet.engine.gmm.regions import asymmetric_unit, region_mask, symmetry_correlation
+from gmmhet.engine.gmm.regions import asymmetric_unit, region_parts, symmetry_correlation
 from gmmhet.engine.io.ids import read_ids
 from gmmhet.engine.io.particles import read_particles
 from gmmhet.engine.log import log
@@ -59,11 +59,23 @@ def parse_columns(vary):
     return columns
 
 
-def free_gaussians(config, neutral):
-    """Gaussians that may vary: the region; without one all, or one asymmetric unit when there is symmetry."""
-    free = region_mask(config.region, neutral)
+def free_gaussians(config, columns, neutral):
+    """Gaussians that may vary, int [N], by the part of the region they are in, from 1, 0 for none: the region; without one all, or one
+    asymmetric unit when there is symmetry.
+
+    Raises
+    ------
+    ConfigError
+        when rigid bodies are asked for and nothing is there that could move so.
+    """
+    free = region_parts(config.region, neutral)
     if config.symmetry.lower() != "c1" and not config.region:
-        free = asymmetric_unit(neutral.centers, neutral.amplitudes, config.symmetry)
+        free = asymmetric_unit(neutral.centers, neutral.amplitudes, config.symmetry).astype(int)
+    if config.rigid and "position" not in columns:
+        raise ConfigError("--rigid says how positions move, and --vary %s lets none move: add position" % config.vary)
+    if config.rigid and np.all(free == 1):
+        raise ConfigError("--rigid: a molecule that moves as one body only changes its pose. Name the parts that move with --region, "
+                          "one body each, joined by ';'")
     return free
 
 
@@ -198,7 +210,7 @@ def train_set(config, run, devices, particles):
         raise ConfigError("%s holds %d particles; at least 10 are needed to train" % (config.ids or config.particles, len(particles)))
     columns = parse_columns(config.vary)
     neutral, fitted_resolution = load_neutral(config.gmm, particles, config.rescale_map)
-    free = free_gaussians(config, neutral)
+    free = free_gaussians(config, columns, neutral)
     _doubt_symmetry(config.symmetry, neutral, fitted_resolution)
     begins, items = beginning(config, columns, neutral, free), Items(particles, config.symmetry)
     given, given_covariance = begins.given(items)
@@ -211,14 +223,14 @@ def train_set(config, run, devices, particles):
     uncertain = config.pose_errors == "auto" and config.objective == "likelihood"
     likelihood = calibrate(particles, neutral, config.resolution or fitted_resolution, config.mask_diameter, config.seed,
                            config.min_resolution, begins.conformations(given))
-    settings = dict(NETWORKS[config.preset], columns=list(columns), smoothness=config.smoothness, at_rest=uncertain,
+    settings = dict(NETWORKS[config.preset], columns=list(columns), smoothness=config.smoothness, rigid=config.rigid, at_rest=uncertain,
                     latent_dim=config.latent_dim, latent_noise=config.latent_noise, seed=config.seed, symmetry=config.symmetry.lower(),
                     whole_unit=not config.region, particles=os.path.abspath(config.particles), likelihood=likelihood.state())
     model = HeterogeneityModel(neutral, free, settings, begins.earlier)
     if begins.weights:
         model.load_weights(begins.weights)
-    log.info("%d particles (%d held out), %d of %d Gaussians may vary, %d anchors", len(particles), held_out.sum(), int(free.sum()),
-             len(free), model.deformation.anchors)
+    log.info("%d particles (%d held out), %d of %d Gaussians may vary, %d %s", len(particles), held_out.sum(), int(model.free.sum()),
+             len(free), *((np.max(free), "rigid bodies") if config.rigid else (model.deformation.anchors, "anchors")))
     if devices.replicas > 1:
         log.info("%d devices in %d processes share each batch of %d", devices.replicas, devices.processes, config.batch_size)
     trainer = _trainer(config, run, items, given, model, held_out, devices, begins)

@@ -6,7 +6,7 @@ from scipy.spatial.transform import Rotation
 
 from gmmhet.engine.gmm.labels import Labels
 from gmmhet.engine.gmm.mixture import Mixture
-from gmmhet.engine.gmm.regions import RegionError, asymmetric_unit, region_mask, sample_map, symmetry_correlation
+from gmmhet.engine.gmm.regions import RegionError, asymmetric_unit, region_mask, region_parts, sample_map, symmetry_correlation
 from gmmhet.engine.imaging.pose import symmetry_matrices
 from gmmhet.engine.io.volumes import write_map
 
@@ -27,6 +27,12 @@ def refused(spec, message, model=MODEL):
     ("chain:B;sphere:0,0,-30,1", [0, 0, 1, 1]), (" chain:A/1-2 ; chain:B ;", [1, 0, 1, 0])])
 def test_chains_and_residues_select_gaussians_that_hold_them_for_at_least_half_and_regions_join(spec, expected):
     np.testing.assert_array_equal(region_mask(spec, MODEL), np.array(expected, bool))
+
+
+@pytest.mark.parametrize("spec, expected", [("", [1, 1, 1, 1]), ("chain:A", [1, 1, 0, 0]), ("chain:B;chain:A/1-2", [2, 0, 1, 0]),
+                                            ("sphere:0,0,-30,1; chain:A,B; chain:B", [2, 2, 2, 1])])
+def test_the_parts_of_a_region_are_numbered_and_the_first_that_holds_a_gaussian_has_it(spec, expected):
+    assert region_parts(spec, MODEL).tolist() == expected
 
 
 def test_a_file_joins_other_regions_and_a_semicolon_in_its_name_does_no_harm(tmp_path):

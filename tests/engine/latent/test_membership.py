@@ -6,15 +6,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from commands import gmmhet, simulated, training
+from scipy.spatial.transform import Rotation
 from sklearn.metrics import adjusted_rand_score
 from untrained import untrained
 
 from gmmhet.engine import rundir
+from gmmhet.engine.config import AnalyzeConfig
 from gmmhet.engine.imaging.pose_change import changed
 from gmmhet.engine.imaging.projection import place, project
 from gmmhet.engine.io.particles import read_particles
+from gmmhet.engine.latent.analyze import posed_particles
 from gmmhet.engine.latent.membership import likelihoods, memberships, sharpened
 from gmmhet.engine.training.batches import Items
+from gmmhet.engine.training.model import load_model
 
 
 @pytest.mark.parametrize("symmetry,whole_unit", [("c1", True), ("c1", False), ("c3", True), ("c3", False)])
@@ -143,7 +147,32 @@ def test_latents_of_an_older_version_are_refused_with_what_they_lack(states, tmp
     assert "lacks z_covariance: train again, or take --assign-by latent" in capsys.readouterr().err
 
 
-def test_particles_that_lack_some_of_the_landscape_are_refused(states, tmp_path, capsys):
-    read_particles(str(states / "set" / rundir.STAR)).select(np.arange(300)).write_star(str(tmp_path / "some.star"))
-    assert gmmhet("analyze", "--out", tmp_path / "a", "--model", states / "train", "--particles", tmp_path / "some.star") == 2
-    assert "100" in capsys.readouterr().err and not (tmp_path / "a").exists()
+def posed(states, tmp_path, *rows, turned=(), gone=False):
+    """What `posed_particles` makes of a star file that holds some rows, some of them turned; with pose changes of 1 for all."""
+    particles, model = read_particles(str(states / "set" / rundir.STAR)), load_model(str(states / "train"))
+    rotation = particles.rotation.copy()
+    for row in turned:
+        rotation[row] = rotation[row] @ Rotation.from_rotvec([0, 0, 0.1]).as_matrix()
+    path = str(tmp_path / "given.star")
+    particles.with_poses(rotation, particles.shift_angst).select(np.array(rows)).write_star(path)
+    latents = dict(np.load(states / "train" / rundir.LATENTS), pose_change=np.ones((400, 5), np.float32))
+    if gone:
+        model.settings["particles"] = "gone.star"
+    return posed_particles(AnalyzeConfig(model=str(states / "train"), particles=path), latents, model), latents["id"], particles, rotation
+
+
+@pytest.mark.parametrize("rows", [np.arange(400)[::-1], [3, 8, 9]])
+def test_only_poses_that_differ_from_those_of_the_training_are_taken_as_they_are(states, tmp_path, rows):
+    (found, change), ids, particles, rotation = posed(states, tmp_path, *rows, turned=(3, 9))
+    assert np.array_equal(found.ids, ids)
+    turned = np.isin(ids, particles.ids[[3, 9]])
+    assert np.all(change[turned] == 0) and np.all(change[~turned] == 1)
+    np.testing.assert_allclose(found.rotation, rotation[particles.rows_of(ids)], atol=1e-5)
+    np.testing.assert_array_equal(found.read(np.arange(5)), particles.read(particles.rows_of(ids[:5])))
+
+
+def test_without_those_of_the_training_the_given_particles_must_be_all(states, tmp_path):
+    (found, change), ids, *_ = posed(states, tmp_path, *range(400), gone=True)
+    assert np.array_equal(found.ids, ids) and not change.any()
+    with pytest.raises(ValueError, match=r"gone\.star"):
+        posed(states, tmp_path, 3, 8, gone=True)

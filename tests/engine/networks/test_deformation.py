@@ -171,3 +171,63 @@ def test_a_deformation_at_rest_cannot_move_everything_and_stays_exactly_neutral_
     np.testing.assert_array_equal(rows(deformation.apply(tf.zeros([1, deformation.outputs])), neutral)[0][0], neutral.centers)
     shifted = rows(deformation.apply(tf.fill([1, deformation.outputs], 0.5)), neutral)[0][0]
     np.testing.assert_allclose(shifted, neutral.centers, atol=1e-3)
+
+
+# ---- rigid bodies
+
+def bodies(seed=0):
+    """Two bodies of 20 Gaussians beside 20 that stay: mixture, each Gaussian's body, deformation."""
+    neutral, number = mixture(seed=seed), np.repeat([0, 1, 2], 20)
+    return neutral, number, Deformation(neutral, number, ("amplitude", "position"), 15.0, rigid=True)
+
+
+def test_a_rigid_body_keeps_its_shape_and_what_belongs_to_none_stays():
+    neutral, number, d = bodies()
+    assert d.sizes[1] == 12
+    centers = d.apply(np.random.default_rng(1).normal(0, 3, (6, d.outputs)).astype(np.float32))[0].numpy()
+    assert np.array_equal(centers[:, number == 0], np.repeat(neutral.centers[None, number == 0], 6, 0))
+    for body in (1, 2):
+        before, after = (np.linalg.norm(c[..., :, None, :] - c[..., None, :, :], axis=-1)
+                         for c in (neutral.centers[number == body], centers[:, number == body]))
+        np.testing.assert_allclose(after, np.repeat(before[None], 6, 0), atol=2e-4)
+    assert np.abs(centers - neutral.centers).max() > 3
+
+
+def test_the_outputs_of_a_body_are_its_shift_and_its_turn_about_its_centre_of_mass():
+    neutral, number, d = bodies()
+    u = np.zeros((2, d.outputs), np.float32)
+    first = d.sizes[0]
+    u[0, first:first + 3], u[1, first + 9:first + 12] = (0.02, 0, -0.01), (0, 0, 0.3)
+    centers = d.apply(u)[0].numpy()
+    np.testing.assert_allclose(centers[0, number == 1] - neutral.centers[number == 1], np.tile([0.1, 0, -0.05], (20, 1)), atol=1e-4)
+    np.testing.assert_array_equal(centers[0, number == 2], neutral.centers[number == 2])
+    mine, mass = neutral.centers[number == 2], neutral.amplitudes[number == 2]
+    middle = mass @ mine / mass.sum()
+    radius = np.sqrt(mass @ np.sum((mine - middle) ** 2, 1) / mass.sum())
+    limit = np.pi / 2
+    expected = Rotation.from_rotvec([0, 0, limit * np.tanh(0.3 * 5 / radius / limit)]).apply(mine - middle) + middle
+    np.testing.assert_allclose(centers[1, number == 2], expected, atol=1e-4)
+
+
+def test_output_nought_is_neutral_for_rigid_bodies_and_has_a_gradient_there():
+    neutral, _, d = bodies()
+    u = tf.zeros([1, d.outputs])
+    with tf.GradientTape() as tape:
+        tape.watch(u)
+        centers = d.apply(u)[0]
+        value = tf.reduce_sum(centers * tf.constant(np.random.default_rng(2).normal(size=(60, 3)), tf.float32))
+    assert np.array_equal(centers[0].numpy(), neutral.centers)
+    gradient = tape.gradient(value, u).numpy()[0, d.sizes[0]:]
+    assert np.all(np.isfinite(gradient)) and np.all(gradient != 0)
+
+
+def test_large_outputs_turn_a_body_by_less_than_a_right_angle_and_shift_it_less_than_the_reach():
+    neutral, number, d = bodies()
+    u = np.zeros((2, d.outputs), np.float32)
+    u[0, d.sizes[0] + 1], u[1, d.sizes[0] + 4] = 1e4, 1e4
+    centers = d.apply(u)[0].numpy()
+    shift = (centers[0] - neutral.centers)[number == 1]
+    np.testing.assert_allclose(np.linalg.norm(shift, axis=1), d.reach_angst, rtol=1e-3)
+    turn = Rotation.align_vectors(centers[1, number == 1] - centers[1, number == 1].mean(0),
+                                  neutral.centers[number == 1] - neutral.centers[number == 1].mean(0))[0]
+    assert np.degrees(turn.magnitude()) == pytest.approx(90, abs=0.1)

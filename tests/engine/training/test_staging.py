@@ -209,6 +209,25 @@ def test_controls_of_a_second_stage_start_from_the_first_stage_s_conformations(m
     assert null["agreement"].std() > 0 and null["neutral_agreement"].mean() > 0
 
 
+def test_a_rigid_arm_is_found_as_well_and_keeps_its_shape_and_is_trained_further(mixed, two, tmp_path):
+    assert gmmhet("train", "--out", tmp_path / "rigid", *second(mixed, epochs=15), "--rigid") == 0
+    found, bending = (scores(mixed, run, tmp_path / name)["fraction_of_oracle"]["decoded_angle_r2"]
+                      for run, name in ((tmp_path / "rigid", "r"), (two, "b")))
+    print("decoded angle, of the oracle's: rigid %.3f, bending %.3f" % (found, bending))
+    assert found > max(0.5, bending - 0.1)
+    model = load_model(str(tmp_path / "rigid"))
+    assert model.deformation.sizes == (6,) and model.alone().varying == ["position"]
+    points = np.random.default_rng(1).normal(size=(4, 2))
+    centers = model.alone().decode(np.concatenate([np.zeros((4, 4)), points], 1)[:, 4:])[0][:, model.free]
+    before, after = (np.linalg.norm(c[..., :, None, :] - c[..., None, :, :], axis=-1) for c in (model.neutral.centers[model.free], centers))
+    np.testing.assert_allclose(after, np.repeat(before[None], 4, 0), atol=1e-3)
+    assert gmmhet("train", "--out", tmp_path / "more", *second(mixed, **QUICK, continue_from=tmp_path / "rigid"), "--rigid") == 0
+    assert "are trained further" in (tmp_path / "more" / rundir.LOG).read_text()
+    assert gmmhet("train", "--out", tmp_path / "bends", *second(mixed, **QUICK, continue_from=tmp_path / "rigid")) == 0
+    assert "a further stage on top of" in (tmp_path / "bends" / rundir.LOG).read_text()
+    assert len(summary(tmp_path / "bends")["stages"]) == 3
+
+
 def test_a_second_stage_paused_and_resumed_ends_like_an_uninterrupted_one(mixed, tmp_path):
     flags = second(mixed, epochs=2, latent_steps=1)
     assert gmmhet("train", "--out", tmp_path / "whole", *flags) == 0

@@ -83,6 +83,22 @@ def test_columns_stay_open_only_where_held_out_particles_gain_by_them(closed, op
     assert np.allclose(kernel.numpy(), trainer.best_weights[0]) == earlier
 
 
+def test_the_best_of_the_first_part_is_measured_again_by_the_bound_of_the_second():
+    trainer = object.__new__(Trainer)
+    trainer.model = untrained()
+    kernel = trainer.model.trainable[0]
+    before = kernel.numpy()
+    trainer.best, trainer.best_weights = dict(epoch=3, held_out_gain=1.0), [v.numpy() for v in trainer.model.variables]
+    kernel.assign_add(tf.ones_like(kernel))
+
+    def gain():
+        assert np.array_equal(kernel.numpy(), before)
+        return 1.5
+    trainer.held_out_gain = gain
+    trainer._measure_best_again()
+    assert trainer.best == dict(epoch=3, held_out_gain=1.5) and np.array_equal(kernel.numpy(), before + 1)
+
+
 def test_what_the_outputs_take_to_describe_grows_with_what_they_say_and_with_what_is_known_of_them():
     model = untrained()
     points = tf.constant(np.random.default_rng(6).normal(size=(50, 3)), tf.float32)
