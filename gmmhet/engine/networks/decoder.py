@@ -1,4 +1,6 @@
 """From network outputs to Gaussian models: bounded, smooth over neighbours, exactly neutral where nothing may vary."""
+from functools import cached_property
+
 import numpy as np
 import tensorflow as tf
 from sklearn.cluster import KMeans
@@ -134,6 +136,35 @@ class Deformation:
             change = WIDTH_UNIT * tf.matmul(parts["width"], self.weights["width"], transpose_b=True)
             widths *= ones * tf.exp(0.5 * tf.tanh(2.0 * change))
         return centers, amplitudes, widths
+
+    @cached_property
+    def _neutral_share(self):
+        """Neutral amplitude over its ceiling, a mean over the Gaussians of each anchor of the amplitudes, [M]."""
+        weights = self.weights["amplitude"].numpy()
+        share = np.clip(self._amplitudes.numpy() / self._ceiling.numpy(), 1e-4, 1 - 1e-4)
+        return (weights.T @ share / np.maximum(weights.sum(0), 1e-12)).astype(np.float32)
+
+    def scatter(self, u):
+        """How far amplitudes are from having but two values, as where a part is either there or not.
+
+        Parameters
+        ----------
+        u : [P, outputs], what the decoder says at P latent points.
+
+        Returns
+        -------
+        [M], of each anchor of the amplitudes the mean square distance from its level, which is the mean of those of the P values that lie
+        on the same side of the middle between the least and the largest; in units of the outputs at neutral. Amplitudes must be among the
+        columns.
+        """
+        share, number = self._neutral_share, self.columns.index("amplitude")
+        value = _logistic_change(share, tf.split(u, self.sizes, axis=1)[number]) / (share * (1 - share))
+        high = tf.cast(value > 0.5 * (tf.reduce_max(value, 0) + tf.reduce_min(value, 0)), tf.float32)
+
+        def within(side):
+            level = tf.reduce_sum(side * value, 0) / tf.maximum(tf.reduce_sum(side, 0), 1.0)
+            return tf.reduce_mean(side * (value - level) ** 2, 0)
+        return within(high) + within(1 - high)
 
     def _moved(self, outputs):
         """Displacements [B, N, 3] of Gaussians that move with their neighbours, by outputs [B, 3 M]."""

@@ -145,15 +145,21 @@ class HeterogeneityModel:
         return self.open[columns.index("position")] if self.kept else tf.ones([])
 
     def description(self, points, count):
-        """What it takes to tell the decoder's outputs, in nats: ``sum_m log(1 + count F_m v_m) / 2``.
+        """What it takes to tell the decoder's outputs, in nats: ``sum_m log(1 + count F_m v_m) / 2 + sum_m log(1 + count F_m s_m) / 2``.
 
         v_m is the mean square of output m at latent points [P, own_dim], F_m the Fisher information that an image has of it, so that the
         logarithm is of how many errors of estimation (after `count` images) the output is away from neutral (minimum description length;
-        Rissanen 1978). It holds back outputs that only follow noise, and hardly those that are needed.
+        Rissanen 1978). The second sum is of amplitudes alone, with s_m their mean square distance from two levels (`Deformation.scatter`):
+        parts that come and go take two numbers, all between has to be told too. It holds back outputs that only follow noise, and hardly
+        those that are needed.
         """
-        u = self.changes(points, training=True)
+        u, sizes = self.changes(points, training=True), self.deformation.sizes
         information = self.feature_deviation[:self.deformation.outputs] ** 2
-        return 0.5 * tf.reduce_sum(tf.math.log1p(count * information * tf.reduce_mean(u**2, 0)))
+        told = tf.reduce_sum(tf.math.log1p(count * information * tf.reduce_mean(u**2, 0)))
+        if "amplitude" in self.deformation.columns:
+            by_amplitude = tf.split(information, sizes)[self.deformation.columns.index("amplitude")]
+            told += tf.reduce_sum(tf.math.log1p(count * by_amplitude * self.deformation.scatter(u)))
+        return 0.5 * told
 
     def move_freely(self):
         """Let the whole molecule move too; for poses that are exact (see `Deformation`)."""

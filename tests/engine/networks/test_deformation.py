@@ -173,6 +173,29 @@ def test_a_deformation_at_rest_cannot_move_everything_and_stays_exactly_neutral_
     np.testing.assert_allclose(shifted, neutral.centers, atol=1e-3)
 
 
+# ---- parts that are there or not
+
+def test_amplitudes_that_have_two_values_do_not_scatter_and_others_do_by_their_distance_from_the_nearer_level():
+    d = Deformation(mixture(), np.ones(60, bool), ("amplitude", "position"), 15.0)
+    count, share = d.sizes[0], d._neutral_share
+    values = np.array([0.0, 0.0, 1.0, 1.0])[:, None] * np.ones((1, count))
+    values[:, 1] = 0.3                             # one value
+    values[:, 2] = [-1.0, -0.6, 0.5, 0.9]          # two and 0.2 about each
+    # outputs whose amplitudes lie so far from neutral, in the outputs' units there
+    amplitude = share + values * share * (1 - share) * 0.4
+    u = np.log(amplitude / (1 - amplitude)) - np.log(share / (1 - share))
+    found = d.scatter(tf.constant(np.concatenate([u, np.zeros((4, d.sizes[1]))], 1), tf.float32)).numpy()
+    assert found.shape == (count,) and found[2] == pytest.approx((0.2 * 0.4) ** 2, rel=1e-3)
+    assert np.all(np.delete(found, 2) < 1e-9)
+
+
+def test_scatter_counts_what_is_seen_and_not_how_far_beyond_nothing_an_output_goes():
+    d = Deformation(mixture(), np.ones(60, bool), ("amplitude",), 15.0)
+    u = np.zeros((4, d.outputs), np.float32)
+    u[:2] = [[-20.0], [-40.0]]                     # both are no amplitude at all
+    assert np.all(d.scatter(tf.constant(u)).numpy() < 1e-9)
+
+
 # ---- rigid bodies
 
 def bodies(seed=0):

@@ -107,10 +107,15 @@ def test_what_the_outputs_take_to_describe_grows_with_what_they_say_and_with_wha
     kernel.assign(np.random.default_rng(3).normal(size=kernel.shape))
     model.feature_deviation.assign(2 * tf.ones_like(model.feature_deviation))
     square = np.mean(model.changes(points).numpy() ** 2, 0)
-    assert float(model.description(points, 1000)) == pytest.approx(0.5 * np.sum(np.log1p(1000 * 4 * square)), rel=1e-5)
+    between = np.sum(np.log1p(1000 * 4 * model.deformation.scatter(model.changes(points)).numpy()))
+    assert between > 0
+    assert float(model.description(points, 1000)) == pytest.approx(0.5 * (np.sum(np.log1p(1000 * 4 * square)) + between), rel=1e-5)
     model.open_beside(0, 0.0)      # what is closed says nothing
     assert float(model.description(points, 1000)) == pytest.approx(
-        0.5 * np.sum(np.log1p(1000 * 4 * square[:model.deformation.sizes[0]])), rel=1e-5)
+        0.5 * (np.sum(np.log1p(1000 * 4 * square[:model.deformation.sizes[0]])) + between), rel=1e-5)
+    model.open_beside(1, 0.0)
+    assert float(model.description(points, 1000)) == pytest.approx(
+        0.5 * np.sum(np.log1p(1000 * 4 * square[model.deformation.sizes[0]:])), rel=1e-5)
 
 
 @pytest.mark.parametrize("columns,leading,expected", [(["amplitude"], None, 0.0), (["position"], None, 1.0),
