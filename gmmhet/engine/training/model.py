@@ -145,20 +145,20 @@ class HeterogeneityModel:
         return self.open[columns.index("position")] if self.kept else tf.ones([])
 
     def description(self, points, count):
-        """What it takes to tell the decoder's outputs, in nats: ``sum_m log(1 + count F_m v_m) / 2 + sum_m log(1 + count F_m s_m) / 2``.
+        """What it takes to tell the decoder's outputs, in nats: ``sum_m log(1 + count F_m v_m) / 2 + D sum_m log(1 + count F_m s_m) / 2``.
 
         v_m is the mean square of output m at latent points [P, own_dim], F_m the Fisher information that an image has of it, so that the
         logarithm is of how many errors of estimation (after `count` images) the output is away from neutral (minimum description length;
         Rissanen 1978). The second sum is of amplitudes alone, with s_m their mean square distance from two levels (`Deformation.scatter`):
-        parts that come and go take two numbers, all between has to be told too. It holds back outputs that only follow noise, and hardly
-        those that are needed.
+        of parts that come and go no more has to be told, of others what they are along each of the D latent dimensions. It holds back
+        outputs that only follow noise, and hardly those that are needed.
         """
         u, sizes = self.changes(points, training=True), self.deformation.sizes
         information = self.feature_deviation[:self.deformation.outputs] ** 2
         told = tf.reduce_sum(tf.math.log1p(count * information * tf.reduce_mean(u**2, 0)))
         if "amplitude" in self.deformation.columns:
             by_amplitude = tf.split(information, sizes)[self.deformation.columns.index("amplitude")]
-            told += tf.reduce_sum(tf.math.log1p(count * by_amplitude * self.deformation.scatter(u)))
+            told += self.own_dim * tf.reduce_sum(tf.math.log1p(count * by_amplitude * self.deformation.scatter(u)))
         return 0.5 * told
 
     def move_freely(self):

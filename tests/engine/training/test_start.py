@@ -107,7 +107,7 @@ def test_what_the_outputs_take_to_describe_grows_with_what_they_say_and_with_wha
     kernel.assign(np.random.default_rng(3).normal(size=kernel.shape))
     model.feature_deviation.assign(2 * tf.ones_like(model.feature_deviation))
     square = np.mean(model.changes(points).numpy() ** 2, 0)
-    between = np.sum(np.log1p(1000 * 4 * model.deformation.scatter(model.changes(points)).numpy()))
+    between = 3 * np.sum(np.log1p(1000 * 4 * model.deformation.scatter(model.changes(points)).numpy()))
     assert between > 0
     assert float(model.description(points, 1000)) == pytest.approx(0.5 * (np.sum(np.log1p(1000 * 4 * square)) + between), rel=1e-5)
     model.open_beside(0, 0.0)      # what is closed says nothing
