@@ -1,7 +1,8 @@
 """What fit and train recover of systems whose truth is known, beside what anybody could (the oracle).
 
     python bench/truth.py --data DIR [--sets igg,assembly,mixed,domains,c3,null] [--box 64] [--n 10000] [--seeds 1]
-                          [--poses true,2deg,relion] [--presets default,paper] [--refine] [--out DIR] [--set-param key=value ...]
+                          [--poses true,2deg,relion] [--presets default,paper] [--bodies] [--refine] [--out DIR]
+                          [--set-param key=value ...]
 
 DIR holds 1hzh.pdb.gz (an IgG), the 50S cut into RNA*.pdb.gz and prots*.pdb.gz, and ctf_*.npz (CTF values of real particles). Every set is
 simulated in a box of 384 Å, reconstructed with the poses that are given, fitted and trained. Simulated sets, poses and the oracle's answer
@@ -10,6 +11,7 @@ are kept in --out.
 Sets: igg, one Fab turns by ±25°; assembly, the 50S in five states; mixed, the same and the central protuberance tilts by 8° from end to end
 in the particles that have it (two stages: amplitudes, then positions there); domains, an IgG with both Fabs turning; c3, one unit of three
 moves; null, each of the others again with all its particles at rest. The oracle knows the true poses, whatever poses the run was given.
+With --bodies train is told which Gaussians belong to what can move, and moves each such domain as a rigid body (not assembly).
 
 Columns, in which a/b is ours, then the oracle's figure: info, R2 of the angle from z as a fraction of the oracle's; rank, same for the
 first axis' rank correlation; ARI, same for the adjusted Rand index of the states with the clusters of analyze, as many as states; unit,
@@ -37,6 +39,8 @@ from systems import NAMES, make
 
 from gmmhet.engine import rundir
 from gmmhet.engine.config import AnalyzeConfig, FitConfig, ReconstructConfig, RefineConfig, TrainConfig
+from gmmhet.engine.gmm.mixture import Mixture
+from gmmhet.engine.gmm.regions import asymmetric_unit
 from gmmhet.engine.imaging.pose import angular_distance_deg
 from gmmhet.engine.io.particles import read_particles, write_particles
 from gmmhet.engine.log import progress
@@ -176,11 +180,24 @@ def fitted(case, star, folder, seed, options):
 
 def learned(case, star, gmm, folder, preset, seed, options):
     """The train runs of a set: one, or two for the mixed set, whose second one moves the protuberance in the particles that kept it."""
-    first = train(case, star, gmm, os.path.join(folder, "train_" + preset), preset, seed, options,
-                  **TRAINING.get(case.system.name.split()[0], {}))
+    name = case.system.name.split()[0]
+    told = bodies(case, gmm, folder) if options.bodies and case.system.movers and name != "mixed" else {}
+    first = train(case, star, gmm, os.path.join(folder, "train_" + preset), preset, seed, options, **TRAINING.get(name, {}), **told)
     if not case.system.name.startswith("mixed"):
         return [first]
     return [first, second_stage(case, star, gmm, first, folder, preset, seed, options)]
+
+
+def bodies(case, gmm, folder):
+    """Flags of a training that moves every mover as a rigid body; of a symmetric set the one in the asymmetric unit."""
+    neutral, group = Mixture.load(os.path.join(gmm, rundir.GMM)), case.system.symmetry
+    owner = owners(neutral.centers, case.system) * (asymmetric_unit(neutral.centers, neutral.amplitudes, group) if group != "c1" else 1)
+    mass = np.bincount(owner, neutral.amplitudes, 1 + len(case.system.movers))[1:]
+    files = []
+    for number in range(1, 1 + len(mass)) if group == "c1" else [1 + np.argmax(mass)]:
+        files.append(os.path.join(folder, "body_%d.txt" % number))
+        np.savetxt(files[-1], 1 + np.flatnonzero(owner == number), "%d")
+    return dict(vary="position", region=";".join(files), rigid=True)
 
 
 def second_stage(case, star, gmm, first, folder, preset, seed, options):
@@ -193,7 +210,8 @@ def second_stage(case, star, gmm, first, folder, preset, seed, options):
     subset, region = case.path(os.path.basename(star)[:-5] + "_subset_%s.star" % preset), os.path.join(folder, "region.txt")
     particles.select(np.sort(kept)).write_star(subset)
     np.savetxt(region, 1 + np.flatnonzero(mine), "%d")
-    return train(case, subset, gmm, os.path.join(folder, "train_%s_2" % preset), preset, seed, options, vary="position", region=region)
+    return train(case, subset, gmm, os.path.join(folder, "train_%s_2" % preset), preset, seed, options, vary="position", region=region,
+                 rigid=options.bodies)
 
 
 def landscape(case, run):
@@ -290,6 +308,7 @@ def read_options():
     parser.add_argument("--poses", default="true", help="some of true, 2deg, relion, comma-separated")
     parser.add_argument("--pose-error", default="2,2", help="rms error of the poses 2deg and relion start with, in degrees and pixels")
     parser.add_argument("--presets", default="default", help="presets of train, comma-separated")
+    parser.add_argument("--bodies", action="store_true", help="tell train which Gaussians can move, and that they do so as rigid bodies")
     parser.add_argument("--refine", action="store_true", help="refine the poses after training, then fit and train again (not c3)")
     parser.add_argument("--out", default="bench_out", help="folder that keeps the simulated sets, the runs and results.json")
     parser.add_argument("--set-param", nargs="*", default=[], metavar="KEY=VALUE", help="parameter of train, or fit.KEY of fit")

@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 from scipy.spatial.transform import Rotation
 
+from gmmhet.engine import rundir
 from gmmhet.engine.gmm.mixture import render
-from gmmhet.engine.gmm.regions import sample_map
+from gmmhet.engine.gmm.regions import region_parts, sample_map
 from gmmhet.engine.imaging.fourier import FourierGrid
 from gmmhet.engine.imaging.pose import symmetry_matrices
 from gmmhet.engine.imaging.projection import project
@@ -65,7 +66,7 @@ def bench():
     """The modules of the truth benchmark, and a folder with tiny made-up models under the names that it looks for."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(BENCH)
-        yield {name: load(name) for name in ("systems", "measures")}
+        yield {name: load(name) for name in ("systems", "measures", "truth")}
 
 
 @pytest.fixture(scope="module")
@@ -242,3 +243,18 @@ def test_a_symmetry_copy_is_scored_against_the_unit_that_it_brings_to_the_free_o
         seen = system.at(coordinates[row[item]]).centers @ symmetry_matrices("c3")[latents["copy"][item]]     # the image is at A S_j
         nearest = np.linalg.norm(mover.turned(system.base.centers[mover.members], truth[item, 0])[:, None] - seen[None], axis=-1).min(1)
         assert nearest.max() < 0.01
+
+
+@pytest.mark.parametrize("name, count", [("igg", 1), ("domains", 2), ("c3", 1)])
+def test_the_bodies_that_train_is_told_are_the_domains_that_move_and_of_a_symmetric_set_one(bench, systems, tmp_path, name, count):
+    system = systems[name]
+    system.base.save(str(tmp_path / rundir.GMM))
+    told = bench["truth"].bodies(SimpleNamespace(system=system), str(tmp_path), str(tmp_path))
+    parts = region_parts(told["region"], system.base)
+    assert told["rigid"] and told["vary"] == "position" and set(parts) == set(range(count + 1))
+    movers = np.array([mover.members for mover in system.movers])
+    for body in range(1, count + 1):
+        mine = np.argmax(movers[:, parts == body].sum(1))
+        assert np.mean(movers[mine][parts == body]) > 0.95
+        # the made-up units reach into one another's wedges, the largest part of a unit is in one
+        assert np.mean((parts == body)[movers[mine]]) > (1 / 3 if name == "c3" else 0.95)
