@@ -14,7 +14,7 @@ from gmmhet.engine.latent import LatentError
 from gmmhet.engine.latent.cluster import by_size, cluster_centers, density_labels, kmeans_labels, largest_first
 from gmmhet.engine.latent.eigenmotion import localised_motions
 from gmmhet.engine.latent.landscape import landscape_figure
-from gmmhet.engine.latent.membership import likelihoods, memberships, sharpened
+from gmmhet.engine.latent.membership import likeliest, likelihoods, memberships, sharpened
 from gmmhet.engine.latent.motion import decoded, relative_amplitude_change, rms_motion, write_bild
 from gmmhet.engine.latent.paths import asked_lines, covariance, line_through, named_line, nearest, nearest_particles
 from gmmhet.engine.latent.reduce import principal_axes, umap_plane
@@ -26,6 +26,7 @@ from gmmhet.engine.training.latents import latent_prior, unit_prior
 from gmmhet.engine.training.model import load_model
 
 PLACES, BY_IMAGE = ("id", "copy", "z"), ("z_covariance", "pose_change")      # arrays of latents.npz: always, and to assign by image
+PLACED_BY = 2000    # particles whose images say where the clusters' centres are
 SAME_POSE = 0.01, 0.01    # angle (degrees) and shift (Å) by which a pose may be written differently
 JACOBIAN_POINTS = 32    # particles over which motion inside a region is averaged
 PLACING_NEIGHBOURS = 50                     # whose mean place in the UMAP plane stands for a point of a trajectory
@@ -225,8 +226,15 @@ def by_image(config, latents, model, labels):
     except (ValueError, OSError) as error:
         raise LatentError("%s (--assign-by latent needs no images)" % error) from error
     prior = unit_prior(model.latent_dim) if model.settings["variational"] else latent_prior(latents["z"])
-    centers = sharpened(latents["z"], latents["z_covariance"], labels, prior)
-    probability, population = memberships(likelihoods(model, Items(particles, model.symmetry), latents["z"], centers, change))
+    z, some = latents["z"], np.random.default_rng([config.seed, 20]).permutation(len(particles))[:PLACED_BY]
+    items, few = Items(particles, model.symmetry), Items(particles.select(some), model.symmetry)
+    centers = likeliest(lambda places: likelihoods(model, few, z[items.of(some).ravel()], places, change[some], "centers"),
+                        cluster_centers(z, labels), sharpened(z, latents["z_covariance"], labels, prior))
+    found = likelihoods(model, items, z, centers, change)
+    probability, population = memberships(found)
+    while len(present := np.unique(probability.argmax(1))) < len(population):      # what no image fits best takes no share either
+        centers, found = centers[present], found[:, present]
+        probability, population = memberships(found)
     most = probability.argmax(1)
     kept = largest_first(most)
     return Clusters(by_size(most), centers[kept], probability[:, kept], population[kept])

@@ -9,13 +9,15 @@ from gmmhet.engine.log import progress
 from gmmhet.engine.training.batches import by_item, prefetched
 from gmmhet.engine.training.devices import find_devices
 
-#: most iterations for the populations, and the change of any of them at which they stand still
-ITERATIONS, STILL = 1000, 1e-6
+#: most iterations for the populations, fewer where centers are compared, and the change of any population at which all stand still
+ITERATIONS, ROUGHLY, STILL = 1000, 20, 1e-6
+#: parts of the way from a cluster's mean to its sharpened center that are tried, and most times that all clusters are gone through
+TRIED, ROUNDS = (0.0, 0.25, 0.5, 0.75, 1.0), 4
 #: share of the prior that lies farther out than a center may
 FARTHEST = 1e-3
 
 
-def likelihoods(model, items, z, centers, change=None, batch_size=64):
+def likelihoods(model, items, z, centers, change=None, words="clusters", batch_size=64):
     """How well each item's image agrees with the item being at each center.
 
     The other symmetry copies of a particle, where there are any, are at their own latent points.
@@ -27,6 +29,7 @@ def likelihoods(model, items, z, centers, change=None, batch_size=64):
     z : [n_items, D], latent points of the items.
     centers : [K, D], latent points to compare.
     change : [n, 5], of the particles' poses (see `imaging.pose_change`), or None.
+    words : str, for the progress.
     batch_size : int, particles.
 
     Returns
@@ -57,7 +60,7 @@ def likelihoods(model, items, z, centers, change=None, batch_size=64):
     change = np.zeros((count, 5), np.float32) if change is None else np.asarray(change, np.float32)
     batches = prefetched(items, np.arange(count), batch_size, np.asarray(z, np.float32), devices.own)
     parts = [shared(len(chosen), *batch, devices.own(change[chosen], batch_size))[0].numpy()
-             for chosen, batch in progress(batches, -(-count // batch_size), "clusters")]
+             for chosen, batch in progress(batches, -(-count // batch_size), words)]
     return np.concatenate(parts).reshape(len(items), -1).astype(np.float64)
 
 
@@ -92,12 +95,47 @@ def sharpened(z, covariance, labels, prior):
     return np.stack(found)
 
 
-def memberships(likelihoods):
+def likeliest(compare, means, sharp):
+    """Centers between the clusters' means and their sharpened centers, where the images are most likely.
+
+    `sharpened` goes too far where a latent dimension says little and not evenly. Clusters are gone through in turn: each takes that of the
+    TRIED places with which, at the populations that then fit best, all images are most likely.
+
+    Parameters
+    ----------
+    compare : callable, centers [C, D] to log-likelihoods [n, C] (see `likelihoods`).
+    means, sharp : [K, D].
+
+    Returns
+    -------
+    [K, D]
+    """
+    number, share = np.arange(len(means)), np.array(TRIED)[:, None, None]
+    places = means + share * (sharp - means)
+    found = compare(places.reshape(-1, means.shape[1])).reshape(-1, *places.shape[:2])
+
+    def evidence(choice):
+        picked = found[:, choice, number]
+        most = picked.max(1)
+        population = memberships(picked, ROUGHLY)[1]
+        return np.mean(most + np.log(np.exp(picked - most[:, None]) @ population))
+    choice = np.full(len(means), len(TRIED) - 1)
+    for _ in range(ROUNDS):
+        before = choice.copy()
+        for k in number:
+            choice[k] = np.argmax([evidence(np.where(number == k, tried, choice)) for tried in range(len(TRIED))])
+        if np.array_equal(choice, before):
+            break
+    return places[choice, number]
+
+
+def memberships(likelihoods, iterations=ITERATIONS):
     """How probable each cluster is for each item, and the clusters' populations: the most likely ones, found by expectation maximisation.
 
     Parameters
     ----------
     likelihoods : [n, K], log-likelihoods (nats).
+    iterations : int, at most.
 
     Returns
     -------
@@ -105,7 +143,7 @@ def memberships(likelihoods):
     """
     share = np.exp(likelihoods - likelihoods.max(1, keepdims=True))
     population = np.full(share.shape[1], 1 / share.shape[1])
-    for _ in range(ITERATIONS):
+    for _ in range(iterations):
         joint = share * population
         probability = joint / joint.sum(1, keepdims=True)
         before, population = population, probability.mean(0)

@@ -16,7 +16,7 @@ from gmmhet.engine.imaging.pose_change import changed
 from gmmhet.engine.imaging.projection import place, project
 from gmmhet.engine.io.particles import read_particles
 from gmmhet.engine.latent.analyze import posed_particles
-from gmmhet.engine.latent.membership import likelihoods, memberships, sharpened
+from gmmhet.engine.latent.membership import likeliest, likelihoods, memberships, sharpened
 from gmmhet.engine.training.batches import Items
 from gmmhet.engine.training.model import load_model
 
@@ -145,6 +145,17 @@ def test_latents_of_an_older_version_are_refused_with_what_they_lack(states, tmp
     np.savez(path, **kept)
     assert gmmhet("analyze", "--out", tmp_path / "a", "--model", tmp_path / "train") == 2
     assert "lacks z_covariance: train again, or take --assign-by latent" in capsys.readouterr().err
+
+
+def test_a_center_is_where_the_images_are_most_likely_between_its_mean_and_its_sharpened_place():
+    rng = np.random.default_rng(4)
+    true = np.array([[0.0, 0.0], [6.0, 3.0], [-5.0, 2.0]])
+    x = true[rng.choice(3, 600, p=[0.2, 0.5, 0.3])] + rng.normal(size=(600, 2))
+    means, sharp = np.array([[0.0, 0.0], [2.0, 1.0], [-4.0, 1.6]]), np.array([[4.0, 4.0], [6.0, 3.0], [-6.0, 2.4]])
+
+    def compare(centers):
+        return -0.5 * np.sum((x[:, None] - centers) ** 2, -1) + 1e3 * rng.normal(size=600)[:, None]      # constants of an image
+    np.testing.assert_allclose(likeliest(compare, means, sharp), true, atol=1e-9)
 
 
 def posed(states, tmp_path, *rows, turned=(), gone=False):
