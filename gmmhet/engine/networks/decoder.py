@@ -67,9 +67,10 @@ class Deformation:
         self.free, self.at_rest = np.asarray(free, bool), at_rest
         self.reach_angst = 0.5 * neutral.radius_angst
         self._bodies = Bodies(neutral, free, self.reach_angst) if rigid and "position" in self.columns else None
-        reach = {c: smoothness_angst * (amplitude_share if c == "amplitude" else 1.0) for c in self.columns}
+        bend = [c for c in self.columns if not (c == "position" and self._bodies)]
+        reach = {c: smoothness_angst * (amplitude_share if c == "amplitude" else 1.0) for c in bend}
         spread = {distance: self._spread(neutral.centers, distance) for distance in set(reach.values())}
-        self.weights = {c: spread[reach[c]] for c in self.columns}
+        self.weights = {c: spread[reach[c]] for c in bend}
         if self._bodies:
             self.weights["position"] = self._bodies.members
         by_anchor = {"amplitude": 1, "position": 6 if self._bodies else 3, "width": 1}
