@@ -74,15 +74,15 @@ def decode(config, run):
 
 
 def write_points(run, model, points):
-    """Models, maps and summary of latent points [P, D] in the folder `run`."""
+    """Models, maps and summary of latent points [P, D] in the folder `run`; motion is from the origin of the latent space."""
     run.create()
-    motion = []
+    motion, (origin,) = [], decoded(model, np.zeros((1, points.shape[1])))
     for i, point in enumerate(progress(points, len(points), "Decoding"), 1):
         mixture, = decoded(model, point[None])
         mixture.save(run(rundir.point(i, ".npz")), z=point)
         write_cif(run(rundir.point(i, ".cif")), mixture)
         write_map(run(rundir.point(i, ".mrc")), render(mixture, model.box, model.pixel_size), model.pixel_size)
-        motion.append(rms_motion(model.neutral, mixture))
+        motion.append(rms_motion(origin, mixture))
     summary = {"stage": "decode", "points": len(points), "motion_rms_angst": motion}
     run.write_summary(summary)
     log.info("%d models and maps in %s", len(points), run.path)

@@ -10,6 +10,8 @@ from gmmhet.engine.imaging.pose_change import small_rotation
 
 #: typical size of one unit of network output: relative amplitude (logit), Å, log-width
 POSITION_UNIT_ANGST, WIDTH_UNIT = 5.0, 0.2
+#: the same of the base mixture, which is learned in far fewer steps than it takes a weight of the networks to get there
+BASE_POSITION_UNIT_ANGST, BASE_WIDTH_UNIT = 15.0, 0.6
 #: a rigid body turns by less than this (radians), and counts as at least so large (radius of gyration, Å)
 MOST_TURN, LEAST_RADIUS_ANGST = np.pi / 2, 1.0
 #: a rigid motion is fitted in so many steps, to what follows it within this distance (Å); Å^2 added to the moments of inertia
@@ -49,6 +51,10 @@ class Deformation:
 
     where tanh of a vector keeps its direction.
 
+    The mixture that they change may itself be a learned one, the base: with b of each Gaussian, free of its neighbours, it is
+    c + r tanh(15 Å b / r) and s exp(tanh(1.2 b) / 2). A neutral mixture is blurred where anything moves; the base is what it is once the
+    motion is known.
+
     Parameters
     ----------
     neutral : Mixture.
@@ -65,6 +71,7 @@ class Deformation:
     def __init__(self, neutral, free, columns, smoothness_angst, at_rest=False, amplitude_share=1.0, rigid=False):
         self.columns = tuple(c for c in COLUMNS if c in columns)
         self.free, self.at_rest = np.asarray(free, bool), at_rest
+        self._may = tf.constant(self.free[:, None], tf.float32)
         self.reach_angst = 0.5 * neutral.radius_angst
         self._bodies = Bodies(neutral, free, self.reach_angst) if rigid and "position" in self.columns else None
         bend = [c for c in self.columns if not (c == "position" and self._bodies)]
@@ -107,7 +114,7 @@ class Deformation:
         centers, amplitudes, widths = mixture
         if not self.moves_part:
             return mixture
-        inside, neutral = tf.constant(np.float32(self.free)), self._amplitudes
+        inside, neutral = self._may[:, 0], self._amplitudes
         share = tf.reduce_sum(amplitudes * inside, 1, keepdims=True) / tf.reduce_sum(neutral * inside)
         return centers, amplitudes + inside * (share * neutral - amplitudes), widths
 
@@ -116,18 +123,23 @@ class Deformation:
         """Number of network outputs."""
         return sum(self.sizes)
 
-    def apply(self, u, start=None, at_rest=None):
+    def apply(self, u, start=None, at_rest=None, base=None):
         """Mixtures of network outputs u [B, outputs]: centers [B, N, 3], amplitudes [B, N], widths [B, N] ([N] when widths do not vary).
 
         start : what `u` changes, as this function returns it; None for the neutral mixture. at_rest : bool, in place of the deformation's
-        own.
+        own. base : [N, 4], what is learned of the mixture that `u` changes: of positions and, last, of widths; None for nothing.
         """
         batch = tf.shape(u)[0]
         parts = dict(zip(self.columns, tf.split(u, self.sizes, axis=1)))
         ones = tf.ones([batch, 1])
         centers, amplitudes, widths = start or (self._centers[None] * ones[..., None], self._amplitudes * ones, self._widths)
+        shift = None
+        if base is not None:
+            shift = self.reach_angst * tf.tanh(base[:, :3] * self._may * (BASE_POSITION_UNIT_ANGST / self.reach_angst))
+            centers += shift
+            widths *= tf.exp(0.5 * tf.tanh(2.0 * BASE_WIDTH_UNIT * base[:, 3] * self._may[:, 0]))
         if "position" in parts:
-            moved = self._bodies.moved(parts["position"]) if self._bodies else self._moved(parts["position"])
+            moved = self._bodies.moved(parts["position"], shift) if self._bodies else self._moved(parts["position"])
             centers += brought_to_rest(self._centers, moved, self._amplitudes) if (self.at_rest if at_rest is None else at_rest) else moved
         if "amplitude" in parts:
             change = tf.matmul(parts["amplitude"], self.weights["amplitude"], transpose_b=True)
@@ -196,13 +208,14 @@ class Bodies:
         self._turn = tf.constant(POSITION_UNIT_ANGST / np.maximum(radius, LEAST_RADIUS_ANGST)[:, None], tf.float32)
         self._reach = reach_angst
 
-    def moved(self, outputs):
-        """Displacements [B, N, 3] by outputs [B, 6 M]: of each body its shift and then its rotation vector."""
+    def moved(self, outputs, inner=None):
+        """Displacements [B, N, 3] by outputs [B, 6 M]: of each body its shift and then its rotation vector. inner : [N, 3] Å, how far each
+        Gaussian is from its neutral place within the body, or None."""
         batch, bodies = tf.shape(outputs)[0], self.members.shape[1]
         shift, turn = tf.split(tf.reshape(outputs, [batch, bodies, 6]), 2, axis=2)
         turn = tf.reshape(_bounded(turn * self._turn, MOST_TURN), [-1, 3])
         change = tf.reshape(small_rotation(turn) - tf.eye(3), [batch, bodies, 3, 3])
-        turned = tf.einsum("nm,bmij,nj->bni", self.members, change, self._arm)
+        turned = tf.einsum("nm,bmij,nj->bni", self.members, change, self._arm if inner is None else self._arm + inner)
         return turned + tf.einsum("nm,bmi->bni", self.members, _bounded(shift * POSITION_UNIT_ANGST, self._reach))
 
 

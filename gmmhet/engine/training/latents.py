@@ -73,11 +73,11 @@ def refine_latents(model, items, features, prior, steps, devices, poses=None, ba
         given = model.given(feature)
         start, at_mean = model.start(given), tf.zeros([count, own]) + mean[:own]
 
-        def mixture(u):
-            return model.assembled(model.deformation.apply(u, start))
+        def mixture(u, base=None):
+            return model.assembled(model.deformation.apply(u, start, base=base))
 
         def decoded(z):
-            return mixture(model.changes(tf.reshape(z, [-1, dimension])))
+            return mixture(model.changes(tf.reshape(z, [-1, dimension])), model.base)
 
         def posed(x):
             return changed(rotation, shift, x) if x is not None else (rotation, shift)

@@ -27,9 +27,10 @@ class HeterogeneityModel:
 
     A model may stand on an earlier one, which is never changed: its latent points are then ``z = (z of the earlier stages, own z)``, and
 
-        mixture(z) = deformation.apply(decoder(own z), deformation.begin(earlier.mixture(z of the earlier stages)))
+        mixture(z) = deformation.apply(decoder(own z), deformation.begin(earlier.mixture(z of the earlier stages)), base)
 
-    (see `Deformation` for how changes add up, and for what `begin` takes back in a part that may move). The encoder finds the own part; the
+    (see `Deformation` for how changes add up, for what `begin` takes back in a part that may move, and for the base, which is learned along
+    with the networks). The encoder finds the own part; the
     other part of each particle was found by the earlier training and stays. It comes with the particle's features, so "features" are a
     gradient and a latent point of the earlier stages side by side.
 
@@ -38,10 +39,11 @@ class HeterogeneityModel:
     neutral : Mixture.
     free : bool array [N], Gaussians that may vary; of rigid bodies int, each Gaussian's body from 1 (see `Deformation`).
     settings : dict: columns, smoothness, rigid, amplitude_share, at_rest, latent_dim, hidden, dropout, batch_norm, l2, variational, seed,
-        symmetry, whole_unit, particles, likelihood (state of the likelihood Agreement), objective, subspace, description, draws.
+        symmetry, whole_unit, particles, likelihood (state of the likelihood Agreement), objective, subspace, description, draws, base.
         latent_dim is that of the own part; subspace is how many axes of the features' subspaces the encoder is given, 0 for the
         standardised features (see `training.subspace`); description is what a nat of it costs while learning, 0 for nothing (see
-        `description`); draws is how many of z training takes in its second part (see `training.bound`).
+        `description`); draws is how many of z training takes in its second part (see `training.bound`); base, whether the mixture that
+        moves is learned too, where positions vary.
     earlier : HeterogeneityModel of the same neutral mixture, or None.
     """
 
@@ -58,6 +60,7 @@ class HeterogeneityModel:
         self.encoder = mlp(self.kept + self.given_dim if self.kept else features, outputs=outputs, seed=s["seed"],
                            last_scale=s["encoder_scale"], **common)
         self.decoder = mlp(self.own_dim, outputs=self.deformation.outputs, seed=s["seed"] + 1000, zero_last=True, **common)
+        self.base = tf.Variable(tf.zeros([len(neutral), 4])) if s.get("base") and "position" in s["columns"] else None
         self.feature_mean = tf.Variable(tf.zeros(features), trainable=False)
         self.feature_deviation = tf.Variable(tf.ones(features), trainable=False)
         if self.kept:
@@ -105,13 +108,17 @@ class HeterogeneityModel:
     @property
     def trainable(self):
         """Variables that training changes."""
-        return [*self.encoder.trainable_variables, *self.decoder.trainable_variables, *([self.straight] if self.kept else [])]
+        return [*self.encoder.trainable_variables, *self.decoder.trainable_variables, *self._bases, *([self.straight] if self.kept else [])]
+
+    @property
+    def _bases(self):
+        return [] if self.base is None else [self.base]
 
     @property
     def variables(self):
         """All variables of this stage, in the order in which they are saved."""
         axes = [self.axes, self.straight, self.open] if self.kept else []
-        return [*self.encoder.variables, *self.decoder.variables, self.feature_mean, self.feature_deviation, *axes]
+        return [*self.encoder.variables, *self.decoder.variables, *self._bases, self.feature_mean, self.feature_deviation, *axes]
 
     def encode(self, features, training=False):
         """Features [B, F] to the mean and log standard deviation of the own part of z, both [B, own_dim]."""
@@ -219,7 +226,7 @@ class HeterogeneityModel:
         """Latent points [B, D] to centers [B, N, 3], amplitudes [B, N], widths [B, N] or [N]; before training as the earlier stages left
         them."""
         given, own = tf.split(z, [self.given_dim, self.own_dim], axis=1)
-        return self.deformation.apply(self.changes(own, training), self.start(given))
+        return self.deformation.apply(self.changes(own, training), self.start(given), base=self.base)
 
     @property
     def copies(self):

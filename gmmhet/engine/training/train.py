@@ -135,8 +135,9 @@ class Trained:
 
         def conformations(rows):
             given = found["z"][items.of(rows).ravel(), :model.given_dim]
-            u = tf.zeros([len(given), model.deformation.outputs]) if stays else tf.repeat(model.changes(self.prior[0][None]), len(given), 0)
-            return model.assembled(model.deformation.apply(u, model.start(given)))
+            if stays:
+                return model.assembled(model.deformation.apply(tf.zeros([len(given), model.deformation.outputs]), model.start(given)))
+            return model.assembled(model.mixture(tf.concat([given, tf.repeat(self.prior[0][None], len(given), 0)], 1)))
         if model.earlier:
             return conformations
         centers, amplitudes, widths = (part.numpy() for part in conformations([0]))

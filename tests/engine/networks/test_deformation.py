@@ -254,3 +254,36 @@ def test_large_outputs_turn_a_body_by_less_than_a_right_angle_and_shift_it_less_
     turn = Rotation.align_vectors(centers[1, number == 1] - centers[1, number == 1].mean(0),
                                   neutral.centers[number == 1] - neutral.centers[number == 1].mean(0))[0]
     assert np.degrees(turn.magnitude()) == pytest.approx(90, abs=0.1)
+
+
+# ---- the base
+
+def test_a_base_of_noughts_is_the_neutral_mixture_and_the_rest_moves_only_what_is_free():
+    neutral, free = mixture(), np.arange(60) % 3 == 0
+    d = Deformation(neutral, free, ALL, 15.0)
+    u = tf.zeros([2, d.outputs])
+    expected = neutral.centers, neutral.amplitudes, neutral.widths
+    for found, wanted in zip(rows(d.apply(u, base=tf.zeros([60, 4])), neutral), expected):
+        np.testing.assert_array_equal(found, np.broadcast_to(wanted, found.shape))
+    base = np.random.default_rng(3).normal(0, 0.1, (60, 4)).astype(np.float32)
+    centers, amplitudes, widths = rows(d.apply(u, base=tf.constant(base)), neutral)
+    reach = d.reach_angst
+    np.testing.assert_allclose(centers[0, free], neutral.centers[free] + reach * np.tanh(15 * base[free, :3] / reach), atol=1e-4)
+    np.testing.assert_allclose(widths[0, free], neutral.widths[free] * np.exp(0.5 * np.tanh(1.2 * base[free, 3])), rtol=1e-5)
+    np.testing.assert_array_equal(amplitudes, np.repeat(neutral.amplitudes[None], 2, 0))
+    for found, wanted in zip((centers, widths), (neutral.centers, neutral.widths)):
+        np.testing.assert_array_equal(found[:, ~free], np.repeat(wanted[None, ~free], 2, 0))
+
+
+def test_changes_add_to_the_base_and_a_rigid_body_turns_it_along():
+    neutral, number, d = bodies()
+    u, base = outputs(d, size=0.5), tf.constant(np.random.default_rng(3).normal(0, 0.2, (60, 4)).astype(np.float32))
+    still = d.apply(tf.zeros([1, d.outputs]), base=base)[0].numpy()[0]
+    centers = d.apply(u, base=base)[0].numpy()
+    for body in (1, 2):
+        before, after = (np.linalg.norm(c[..., :, None, :] - c[..., None, :, :], axis=-1)
+                         for c in (still[number == body], centers[:, number == body]))
+        np.testing.assert_allclose(after, np.repeat(before[None], len(after), 0), atol=2e-4)
+    bending = Deformation(neutral, number, ("position",), 15.0)
+    u = outputs(bending, size=0.5)
+    np.testing.assert_allclose(bending.apply(u, base=base)[0].numpy() - still, bending.apply(u)[0].numpy() - neutral.centers, atol=1e-4)
