@@ -10,7 +10,7 @@ from gmmhet.engine.imaging.pose_change import small_rotation
 
 #: typical size of one unit of network output: relative amplitude (logit), Å, log-width
 POSITION_UNIT_ANGST, WIDTH_UNIT = 5.0, 0.2
-#: the same of the base mixture, which is learned in far fewer steps than it takes a weight of the networks to get there
+#: the same of the base, which is learned in fewer steps than the networks' weights
 BASE_POSITION_UNIT_ANGST, BASE_WIDTH_UNIT = 15.0, 0.6
 #: a rigid body turns by less than this (radians), and counts as at least so large (radius of gyration, Å)
 MOST_TURN, LEAST_RADIUS_ANGST = np.pi / 2, 1.0
@@ -127,7 +127,8 @@ class Deformation:
         """Mixtures of network outputs u [B, outputs]: centers [B, N, 3], amplitudes [B, N], widths [B, N] ([N] when widths do not vary).
 
         start : what `u` changes, as this function returns it; None for the neutral mixture. at_rest : bool, in place of the deformation's
-        own. base : [N, 4], what is learned of the mixture that `u` changes: of positions and, last, of widths; None for nothing.
+        own. base : [N, 4] or [B, N, 4], what is learned of the mixture that `u` changes: of positions and, last, of widths; None for
+        nothing.
         """
         batch = tf.shape(u)[0]
         parts = dict(zip(self.columns, tf.split(u, self.sizes, axis=1)))
@@ -135,9 +136,9 @@ class Deformation:
         centers, amplitudes, widths = start or (self._centers[None] * ones[..., None], self._amplitudes * ones, self._widths)
         shift = None
         if base is not None:
-            shift = self.reach_angst * tf.tanh(base[:, :3] * self._may * (BASE_POSITION_UNIT_ANGST / self.reach_angst))
+            shift = self.reach_angst * tf.tanh(base[..., :3] * self._may * (BASE_POSITION_UNIT_ANGST / self.reach_angst))
             centers += shift
-            widths *= tf.exp(0.5 * tf.tanh(2.0 * BASE_WIDTH_UNIT * base[:, 3] * self._may[:, 0]))
+            widths *= tf.exp(0.5 * tf.tanh(2.0 * BASE_WIDTH_UNIT * base[..., 3] * self._may[:, 0]))
         if "position" in parts:
             moved = self._bodies.moved(parts["position"], shift) if self._bodies else self._moved(parts["position"])
             centers += brought_to_rest(self._centers, moved, self._amplitudes) if (self.at_rest if at_rest is None else at_rest) else moved
@@ -209,13 +210,13 @@ class Bodies:
         self._reach = reach_angst
 
     def moved(self, outputs, inner=None):
-        """Displacements [B, N, 3] by outputs [B, 6 M]: of each body its shift and then its rotation vector. inner : [N, 3] Å, how far each
-        Gaussian is from its neutral place within the body, or None."""
+        """Displacements [B, N, 3] by outputs [B, 6 M]: of each body its shift and then its rotation vector. inner : [N, 3] or [B, N, 3] Å,
+        how far each Gaussian is from its neutral place within the body, or None."""
         batch, bodies = tf.shape(outputs)[0], self.members.shape[1]
         shift, turn = tf.split(tf.reshape(outputs, [batch, bodies, 6]), 2, axis=2)
         turn = tf.reshape(_bounded(turn * self._turn, MOST_TURN), [-1, 3])
         change = tf.reshape(small_rotation(turn) - tf.eye(3), [batch, bodies, 3, 3])
-        turned = tf.einsum("nm,bmij,nj->bni", self.members, change, self._arm if inner is None else self._arm + inner)
+        turned = tf.linalg.matvec(tf.einsum("nm,bmij->bnij", self.members, change), self._arm if inner is None else self._arm + inner)
         return turned + tf.einsum("nm,bmi->bni", self.members, _bounded(shift * POSITION_UNIT_ANGST, self._reach))
 
 

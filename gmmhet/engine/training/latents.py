@@ -77,7 +77,7 @@ def refine_latents(model, items, features, prior, steps, devices, poses=None, ba
             return model.assembled(model.deformation.apply(u, start, base=base))
 
         def decoded(z):
-            return mixture(model.changes(tf.reshape(z, [-1, dimension])), model.base)
+            return mixture(model.changes(tf.reshape(z, [-1, dimension])), model.own_base)
 
         def posed(x):
             return changed(rotation, shift, x) if x is not None else (rotation, shift)

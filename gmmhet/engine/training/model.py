@@ -60,7 +60,9 @@ class HeterogeneityModel:
         self.encoder = mlp(self.kept + self.given_dim if self.kept else features, outputs=outputs, seed=s["seed"],
                            last_scale=s["encoder_scale"], **common)
         self.decoder = mlp(self.own_dim, outputs=self.deformation.outputs, seed=s["seed"] + 1000, zero_last=True, **common)
-        self.base = tf.Variable(tf.zeros([len(neutral), 4])) if s.get("base") and "position" in s["columns"] else None
+        self.base = self.base_information = None
+        if s.get("base") and "position" in s["columns"]:
+            self.base, self.base_information = (tf.Variable(tf.zeros([len(neutral), 4]), trainable=learned) for learned in (True, False))
         self.feature_mean = tf.Variable(tf.zeros(features), trainable=False)
         self.feature_deviation = tf.Variable(tf.ones(features), trainable=False)
         if self.kept:
@@ -108,17 +110,15 @@ class HeterogeneityModel:
     @property
     def trainable(self):
         """Variables that training changes."""
-        return [*self.encoder.trainable_variables, *self.decoder.trainable_variables, *self._bases, *([self.straight] if self.kept else [])]
-
-    @property
-    def _bases(self):
-        return [] if self.base is None else [self.base]
+        others = [self.straight if self.kept else None, self.base]
+        return [*self.encoder.trainable_variables, *self.decoder.trainable_variables, *(v for v in others if v is not None)]
 
     @property
     def variables(self):
         """All variables of this stage, in the order in which they are saved."""
         axes = [self.axes, self.straight, self.open] if self.kept else []
-        return [*self.encoder.variables, *self.decoder.variables, *self._bases, self.feature_mean, self.feature_deviation, *axes]
+        base = [] if self.base is None else [self.base, self.base_information]
+        return [*self.encoder.variables, *self.decoder.variables, self.feature_mean, self.feature_deviation, *axes, *base]
 
     def encode(self, features, training=False):
         """Features [B, F] to the mean and log standard deviation of the own part of z, both [B, own_dim]."""
@@ -151,14 +151,20 @@ class HeterogeneityModel:
             return tf.zeros([])
         return self.open[columns.index("position")] if self.kept else tf.ones([])
 
+    @property
+    def own_base(self):
+        """What is learned of the mixture that moves [N, 4], as much of it as of motion; None where it is not learned."""
+        return None if self.base is None else self.open_motion * self.base
+
     def description(self, points, count):
-        """What it takes to tell the decoder's outputs, in nats: ``sum_m log(1 + count F_m v_m) / 2 + D sum_m log(1 + count F_m s_m) / 2``.
+        """What it takes to tell the decoder's outputs and the base, in nats: ``sum_m log(1 + count F_m v_m) / 2 + D sum_m log(1 + count F_m
+        s_m) / 2 + sum_n log(1 + count F_n b_n^2) / 2``.
 
         v_m is the mean square of output m at latent points [P, own_dim], F_m the Fisher information that an image has of it, so that the
         logarithm is of how many errors of estimation (after `count` images) the output is away from neutral (minimum description length;
         Rissanen 1978). The second sum is of amplitudes alone, with s_m their mean square distance from two levels (`Deformation.scatter`):
-        of parts that come and go no more has to be told, of others what they are along each of the D latent dimensions. It holds back
-        outputs that only follow noise, and hardly those that are needed.
+        of parts that come and go no more has to be told, of others what they are along each of the D latent dimensions. The third is
+        of the base. It holds back what only follows noise, and hardly what is needed.
         """
         u, sizes = self.changes(points, training=True), self.deformation.sizes
         information = self.feature_deviation[:self.deformation.outputs] ** 2
@@ -166,6 +172,8 @@ class HeterogeneityModel:
         if "amplitude" in self.deformation.columns:
             by_amplitude = tf.split(information, sizes)[self.deformation.columns.index("amplitude")]
             told += self.own_dim * tf.reduce_sum(tf.math.log1p(count * by_amplitude * self.deformation.scatter(u)))
+        if self.own_base is not None:
+            told += tf.reduce_sum(tf.math.log1p(count * self.base_information * self.own_base**2))
         return 0.5 * told
 
     def move_freely(self):
@@ -226,7 +234,7 @@ class HeterogeneityModel:
         """Latent points [B, D] to centers [B, N, 3], amplitudes [B, N], widths [B, N] or [N]; before training as the earlier stages left
         them."""
         given, own = tf.split(z, [self.given_dim, self.own_dim], axis=1)
-        return self.deformation.apply(self.changes(own, training), self.start(given), base=self.base)
+        return self.deformation.apply(self.changes(own, training), self.start(given), base=self.own_base)
 
     @property
     def copies(self):

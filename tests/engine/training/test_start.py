@@ -114,8 +114,18 @@ def test_what_the_outputs_take_to_describe_grows_with_what_they_say_and_with_wha
     assert float(model.description(points, 1000)) == pytest.approx(
         0.5 * (np.sum(np.log1p(1000 * 4 * square[:model.deformation.sizes[0]])) + between), rel=1e-5)
     model.open_beside(1, 0.0)
-    assert float(model.description(points, 1000)) == pytest.approx(
-        0.5 * np.sum(np.log1p(1000 * 4 * square[model.deformation.sizes[0]:])), rel=1e-5)
+    alone = 0.5 * np.sum(np.log1p(1000 * 4 * square[model.deformation.sizes[0]:]))
+    assert float(model.description(points, 1000)) == pytest.approx(alone, rel=1e-5)
+    base, known = np.random.default_rng(4).normal(size=(30, 4)), np.random.default_rng(5).uniform(size=(30, 4))
+    model.base.assign(base)
+    model.base_information.assign(known)
+    assert float(model.description(points, 1000)) == pytest.approx(alone + 0.5 * np.sum(np.log1p(1000 * known * base**2)), rel=1e-5)
+
+
+@pytest.mark.parametrize("settings", [dict(columns=["amplitude"]), dict(base=False)], ids=["nothing moves", "the paper's"])
+def test_only_where_positions_vary_is_the_base_learned(settings):
+    model = untrained(**settings)
+    assert model.base is None and len(model.trainable) == len(untrained().trainable) - 1
 
 
 @pytest.mark.parametrize("columns,leading,expected", [(["amplitude"], None, 0.0), (["position"], None, 1.0),

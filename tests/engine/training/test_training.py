@@ -58,13 +58,16 @@ def test_the_held_out_particles_support_the_hinge(hinge_run):
 
 def test_the_decoded_motion_is_in_the_arm(hinge, hinge_run):
     model, z = load_model(str(hinge_run)), latents(hinge_run)["z"]
-    spread = model.decode(z[:300])[0].std(0)
-    motion = np.sqrt((spread**2).sum(1))
+    centers, _, widths = model.decode(z[:300])
+    motion = np.sqrt((centers.std(0)**2).sum(1))
     with np.load(hinge / "set" / rundir.TRUTH) as truth:
         core, arm = (truth["centers"][truth["part"] == part] for part in (0, 1))
     distance = [np.linalg.norm(model.neutral.centers[:, None] - part[None], axis=-1).min(1) for part in (core, arm)]
     in_arm = distance[1] < distance[0]
     assert motion[in_arm].mean() > 2 * motion[~in_arm].mean()
+    narrower = 1 - widths[0] / model.neutral.widths      # the arm was blurred in the neutral model
+    print("narrower: arm %.3f, core %.3f" % (narrower[in_arm].mean(), narrower[~in_arm].mean()))
+    assert narrower[in_arm].mean() > max(0.003, 2 * abs(narrower[~in_arm].mean()))
 
 
 def test_a_homogeneous_set_stays_still_and_its_verdict_says_so(tmp_path_factory, hinge_run):
