@@ -14,7 +14,7 @@ from gmmhet.engine.latent import LatentError
 from gmmhet.engine.latent.cluster import by_size, cluster_centers, density_labels, kmeans_labels, largest_first
 from gmmhet.engine.latent.eigenmotion import localised_motions
 from gmmhet.engine.latent.landscape import landscape_figure
-from gmmhet.engine.latent.membership import likeliest, likelihoods, memberships, sharpened
+from gmmhet.engine.latent.membership import likeliest, likelihoods, memberships, mixed, sharpened, two_levels
 from gmmhet.engine.latent.motion import decoded, relative_amplitude_change, rms_motion, write_bild
 from gmmhet.engine.latent.paths import asked_lines, covariance, line_through, named_line, nearest, nearest_particles
 from gmmhet.engine.latent.reduce import principal_axes, umap_plane
@@ -25,7 +25,8 @@ from gmmhet.engine.training.finished import particles_of
 from gmmhet.engine.training.latents import latent_prior, unit_prior
 from gmmhet.engine.training.model import load_model
 
-PLACES, BY_IMAGE = ("id", "copy", "z"), ("z_covariance", "pose_change")      # arrays of latents.npz: always, and to assign by image
+#: arrays of latents.npz: always, and to assign by image
+PLACES, BY_IMAGE = ("id", "copy", "z"), ("z_covariance", "pose_change", "held_out")
 PLACED_BY = 2000    # particles whose images say where the clusters' centres are
 SAME_POSE = 0.01, 0.01    # angle (degrees) and shift (Å) by which a pose may be written differently
 JACOBIAN_POINTS = 32    # particles over which motion inside a region is averaged
@@ -40,7 +41,8 @@ def assigns_by_image(config):
 
 
 def read_latents(folder, by_image=False):
-    """latents.npz of a train run, checked: dict with id, copy [n] and z [n, D]; `by_image` also z_covariance [n, D, D], pose_change [n, 5].
+    """latents.npz of a train run, checked: dict with id, copy [n] and z [n, D]; `by_image` also z_covariance [n, D, D], pose_change
+    [n, 5] and held_out [n].
 
     Raises
     ------
@@ -230,14 +232,41 @@ def by_image(config, latents, model, labels):
     items, few = Items(particles, model.symmetry), Items(particles.select(some), model.symmetry)
     centers = likeliest(lambda places: likelihoods(model, few, z[items.of(some).ravel()], places, change[some], "centers"),
                         cluster_centers(z, labels), sharpened(z, latents["z_covariance"], labels, prior))
-    found = likelihoods(model, items, z, centers, change)
+    centers, found, probability, population = populated(centers, likelihoods(model, items, z, centers, change))
+    found = levelled(model, items, latents, centers, change, found, population)
+    centers, found, probability, population = populated(centers, found)
+    most = probability.argmax(1)
+    kept = largest_first(most)
+    return Clusters(by_size(most), centers[kept], probability[:, kept], population[kept])
+
+
+def populated(centers, found):
+    """Clusters that are the most probable one of some item: centers [K, D], log-likelihoods [n, K], probability [n, K], population [K]."""
     probability, population = memberships(found)
     while len(present := np.unique(probability.argmax(1))) < len(population):      # what no image fits best takes no share either
         centers, found = centers[present], found[:, present]
         probability, population = memberships(found)
-    most = probability.argmax(1)
-    kept = largest_first(most)
-    return Clusters(by_size(most), centers[kept], probability[:, kept], population[kept])
+    return centers, found, probability, population
+
+
+def levelled(model, items, latents, centers, change, found, population):
+    """Log-likelihoods [n_items, K] at the centers: those `found`, or with amplitudes of two levels (see `two_levels`) where particles that
+    the networks never saw are likelier so, by two standard errors and more."""
+    _, plain, _ = model.decode(centers)
+    held = latents["held_out"][::model.copies]
+    if len(plain) < 3 or not np.any(held):
+        return found
+    amplitudes = two_levels(plain, population)
+    if np.allclose(amplitudes, plain, rtol=1e-3):
+        return found
+    rows = items.of(np.flatnonzero(held)).ravel()
+    those = Items(items.particles.select(np.flatnonzero(held)), model.symmetry)
+    by_levels = likelihoods(model, those, latents["z"][rows], centers, change[held], "held out", amplitudes=amplitudes)
+    gain = mixed(by_levels, population) - mixed(found[rows], population)
+    if gain.mean() < 2 * gain.std() / np.sqrt(len(gain)):
+        return found
+    log.info("Parts that come and go are taken to be there or not: held-out particles gain %.3g nats by it.", gain.mean())
+    return likelihoods(model, items, latents["z"], centers, change, amplitudes=amplitudes)
 
 
 def say_clusters(config, clusters):

@@ -17,7 +17,7 @@ TRIED, ROUNDS = (0.0, 0.25, 0.5, 0.75, 1.0), 4
 FARTHEST = 1e-3
 
 
-def likelihoods(model, items, z, centers, change=None, words="clusters", batch_size=64):
+def likelihoods(model, items, z, centers, change=None, words="clusters", batch_size=64, amplitudes=None):
     """How well each item's image agrees with the item being at each center.
 
     The other symmetry copies of a particle, where there are any, are at their own latent points.
@@ -31,13 +31,17 @@ def likelihoods(model, items, z, centers, change=None, words="clusters", batch_s
     change : [n, 5], of the particles' poses (see `imaging.pose_change`), or None.
     words : str, for the progress.
     batch_size : int, particles.
+    amplitudes : [K, N], in place of those at the centers.
 
     Returns
     -------
     float64 [n_items, K], log-likelihoods (nats) up to a constant of the item.
     """
     likelihood, copies, clusters, devices = model.likelihood, model.copies, len(centers), find_devices(alone=True)
-    units = model.unit(tuple(tf.constant(part) for part in model.decode(centers)))
+    decoded = model.decode(centers)
+    if amplitudes is not None:
+        decoded = decoded[0], np.float32(amplitudes), decoded[2]
+    units = model.unit(tuple(tf.constant(part) for part in decoded))
 
     def compare(images, rotation, shift, ctf, points, change):
         data, transfer = likelihood.observe(images, ctf)
@@ -116,9 +120,7 @@ def likeliest(compare, means, sharp):
 
     def evidence(choice):
         picked = found[:, choice, number]
-        most = picked.max(1)
-        population = memberships(picked, ROUGHLY)[1]
-        return np.mean(most + np.log(np.exp(picked - most[:, None]) @ population))
+        return np.mean(mixed(picked, memberships(picked, ROUGHLY)[1]))
     choice = np.full(len(means), len(TRIED) - 1)
     for _ in range(ROUNDS):
         before = choice.copy()
@@ -127,6 +129,29 @@ def likeliest(compare, means, sharp):
         if np.array_equal(choice, before):
             break
     return places[choice, number]
+
+
+def two_levels(amplitudes, population):
+    """Amplitudes [K, N] of K clusters that hold these shares [K] of the particles, each Gaussian's set to two values.
+
+    A part is either there or not; what lies between is where the landscape has been smoothed, or has followed noise. Of each Gaussian the
+    clusters are parted where the two means describe its amplitudes best, by least squares.
+    """
+    rows = np.argsort(amplitudes, axis=0)
+    value, weight = np.take_along_axis(amplitudes, rows, 0), np.asarray(population)[rows]
+    total, mass = np.cumsum(weight * value, 0), np.cumsum(weight, 0)
+    low, high = total[:-1] / mass[:-1], (total[-1] - total[:-1]) / (mass[-1] - mass[:-1])
+    split = np.argmax(mass[:-1] * low**2 + (mass[-1] - mass[:-1]) * high**2, axis=0)[None]
+    levels = np.where(np.arange(len(rows))[:, None] <= split, np.take_along_axis(low, split, 0), np.take_along_axis(high, split, 0))
+    found = np.empty_like(levels)
+    np.put_along_axis(found, rows, levels, 0)
+    return found
+
+
+def mixed(likelihoods, population):
+    """Log-likelihood of each item's image with the clusters [n, K] mixed at their populations [K], [n]."""
+    most = likelihoods.max(1)
+    return most + np.log(np.exp(likelihoods - most[:, None]) @ population)
 
 
 def memberships(likelihoods, iterations=ITERATIONS):

@@ -1,4 +1,5 @@
 """Clusters by image: likelihoods at centres, populations, and what the stage does with them."""
+import itertools
 import json
 import shutil
 
@@ -15,8 +16,8 @@ from gmmhet.engine.config import AnalyzeConfig
 from gmmhet.engine.imaging.pose_change import changed
 from gmmhet.engine.imaging.projection import place, project
 from gmmhet.engine.io.particles import read_particles
-from gmmhet.engine.latent.analyze import posed_particles
-from gmmhet.engine.latent.membership import likeliest, likelihoods, memberships, sharpened
+from gmmhet.engine.latent.analyze import levelled, posed_particles
+from gmmhet.engine.latent.membership import likeliest, likelihoods, memberships, sharpened, two_levels
 from gmmhet.engine.training.batches import Items
 from gmmhet.engine.training.model import load_model
 
@@ -58,6 +59,42 @@ def test_populations_are_those_that_particles_were_drawn_with():
     for low in (0.5, 0.7, 0.9):      # a cluster that is 60 % probable is right in 60 % of the cases
         near = (probability.max(1) >= low) & (probability.max(1) < low + 0.1)
         assert np.mean(probability.argmax(1)[near] == state[near]) == pytest.approx(probability.max(1)[near].mean(), abs=0.03)
+
+
+def test_two_levels_part_the_clusters_where_least_squares_are_least():
+    amplitudes, population = np.random.default_rng(0).gamma(2.0, 1.0, (5, 200)), np.array([0.4, 0.25, 0.2, 0.1, 0.05])
+    found = two_levels(amplitudes, population)
+
+    def parted(high):
+        levels = [population[part] @ amplitudes[part] / population[part].sum() for part in (~high, high)]
+        return np.where(high[:, None], levels[1], levels[0])
+    every = np.array([parted(np.array(high, bool)) for high in itertools.product((0, 1), repeat=5) if 0 < sum(high) < 5])
+    best = np.argmin(np.einsum("k,skn->sn", population, (every - amplitudes) ** 2), 0)
+    np.testing.assert_allclose(found, every[best, :, np.arange(200)].T, rtol=1e-9)
+    assert np.all([len(np.unique(column.round(9))) == 2 for column in found.T])
+    np.testing.assert_allclose(population @ found, population @ amplitudes)
+
+
+def test_amplitudes_have_two_levels_where_held_out_particles_are_likelier_so(small):
+    model, rng = untrained(columns=["amplitude"]), np.random.default_rng(1)
+    items = Items(read_particles(str(small / "set" / rundir.STAR)).select(np.arange(100)))
+    z, centers, change = np.float32(rng.normal(size=(100, 2))), np.float32(rng.normal(size=(3, 2))), np.zeros((100, 5), np.float32)
+    held, population = np.arange(100) % 3 == 0, np.array([0.5, 0.3, 0.2])
+    plain = model.decode(centers)[1]
+    found, by_levels = (likelihoods(model, items, z, centers, change, amplitudes=a) for a in (None, two_levels(plain, population)))
+    np.testing.assert_allclose(likelihoods(model, items, z, centers, change, amplitudes=plain), found)
+    assert np.abs(by_levels - found).max() > 0.1
+
+    def told(found, held=held):
+        return levelled(model, items, dict(z=z, held_out=held), centers[:found.shape[1]], change, found, population[:found.shape[1]])
+    much = 1000 * held[:, None]
+    np.testing.assert_allclose(told(found - much), by_levels, rtol=1e-6)      # the others say nothing, however likely
+    for better in (found + much, found + much - 1e6 * ~held[:, None]):
+        assert told(better) is better
+    worse = found - much
+    assert told(worse, np.zeros(100, bool)) is worse
+    two = worse[:, :2]
+    assert told(two) is two      # of two clusters each has its own level
 
 
 def test_images_that_tell_nothing_leave_the_populations_even():
