@@ -73,7 +73,9 @@ class Trainer:
         self.steps_per_epoch = -(-len(self.learned) // config.batch_size)
         schedule = tf.keras.optimizers.schedules.CosineDecay(config.learning_rate, config.epochs * self.steps_per_epoch, alpha=0.05)
         self.optimizer = tf.keras.optimizers.Adam(schedule, clipnorm=None, global_clipnorm=CLIP_NORM)
-        self.optimizer.build(model.trainable)
+        #: without a likelihood nothing says what the base is worth
+        self._trained = [v for v in model.trainable if v is not model.base or self.agreement.objective == "likelihood"]
+        self.optimizer.build(self._trained)
         self.history, self.best, self.best_weights = [], None, None
         self.leading: int | None = None
         self.bound = Bound(model, self.agreement, config.amplitude_cost)
@@ -89,7 +91,7 @@ class Trainer:
 
     def _train_step(self, several, posing, *batch):
         gradients, *found = self.devices.each(functools.partial(self._gradients, several, posing), batch)
-        self.optimizer.apply_gradients(zip(self.devices.total(gradients), self.model.trainable))
+        self.optimizer.apply_gradients(zip(self.devices.total(gradients), self._trained))
         return self.devices.whole(found)
 
     def _gradients(self, several, posing, images, rotation, shift, ctf, features, noise, change, response, share, warmth):
@@ -110,7 +112,7 @@ class Trainer:
                 penalties = [*penalties, warmth * self._described / self._images * self.model.description(self._points(), self._images)]
             if penalties:
                 loss += tf.add_n(penalties) / self.devices.replicas
-        return tape.gradient(loss, self.model.trainable), value, divergence, change
+        return tape.gradient(loss, self._trained), value, divergence, change
 
     def _evaluated(self, several, posing, *batch):
         bound = self.bound.of_several if several else self.bound.of_one

@@ -120,8 +120,8 @@ def _check_networks(config, settings):
     """Refuse an earlier run whose networks do not have the shape of this one's."""
     network = NETWORKS[config.preset]
     wanted = {"--preset (hidden layers)": ("hidden", network["hidden"]), "--preset (variational)": ("variational", network["variational"]),
-              "--smoothness": ("smoothness", config.smoothness)}
+              "--preset (base learned)": ("base", network["base"]), "--smoothness": ("smoothness", config.smoothness)}
     for words, (name, value) in wanted.items():
-        if settings[name] != value:
+        if settings.get(name, False) != value:
             raise ConfigError("--continue-from %s was trained with %s %s, this run has %s: give the same" % (
-                config.continue_from, words, settings[name], value))
+                config.continue_from, words, settings.get(name, False), value))

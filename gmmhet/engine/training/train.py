@@ -224,11 +224,9 @@ def train_set(config, run, devices, particles):
     uncertain = config.pose_errors == "auto" and config.objective == "likelihood"
     likelihood = calibrate(particles, neutral, config.resolution or fitted_resolution, config.mask_diameter, config.seed,
                            config.min_resolution, begins.conformations(given))
-    networks = NETWORKS[config.preset]
-    settings = dict(networks, columns=list(columns), smoothness=config.smoothness, rigid=config.rigid, at_rest=uncertain,
-                    base=networks["base"] and config.objective == "likelihood", latent_dim=config.latent_dim,
-                    latent_noise=config.latent_noise, seed=config.seed, symmetry=config.symmetry.lower(), whole_unit=not config.region,
-                    particles=os.path.abspath(config.particles), likelihood=likelihood.state())
+    settings = dict(NETWORKS[config.preset], columns=list(columns), smoothness=config.smoothness, rigid=config.rigid, at_rest=uncertain,
+                    latent_dim=config.latent_dim, latent_noise=config.latent_noise, seed=config.seed, symmetry=config.symmetry.lower(),
+                    whole_unit=not config.region, particles=os.path.abspath(config.particles), likelihood=likelihood.state())
     model = HeterogeneityModel(neutral, free, settings, begins.earlier)
     if begins.weights:
         model.load_weights(begins.weights)
