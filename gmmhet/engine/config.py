@@ -107,8 +107,9 @@ class TrainConfig(Common):
                         "'chain:A,B/120-240' (whole chains, or residues of a chain, of a model that was fitted with --atoms), or a text "
                         "file of Gaussian numbers from 1; several joined by ';'. Empty: all.")
     rigid: bool = param(False, "Every part of --region, as they are joined by ';', moves as one rigid body instead of bending: six numbers "
-                        "for each, so that small motions of a domain stand out of the noise. Its shape is learned, the same for all particles; "
-                        "a part that moves so far that the consensus shows a smear is told better without. Amplitudes change as without it.",
+                        "for each, so that small motions of a domain stand out of the noise. Its shape is learned, the same for all "
+                        "particles; a part that moves so far that the consensus shows a smear is told better without. Amplitudes "
+                        "change as without it.",
                         label="Rigid bodies", expert=True)
     symmetry: str = param("c1", "Point group of the consensus (cN or dN). Above c1 one asymmetric unit varies, in each symmetry-related "
                           "place of a particle by itself: a particle has a latent point for each.")
