@@ -172,8 +172,9 @@ class HeterogeneityModel:
         if "amplitude" in self.deformation.columns:
             by_amplitude = tf.split(information, sizes)[self.deformation.columns.index("amplitude")]
             told += self.own_dim * tf.reduce_sum(tf.math.log1p(count * by_amplitude * self.deformation.scatter(u)))
-        if self.own_base is not None:
-            told += tf.reduce_sum(tf.math.log1p(count * self.base_information * self.own_base**2))
+        base = self.own_base
+        if base is not None:
+            told += tf.reduce_sum(tf.math.log1p(count * self.base_information * base**2))
         return 0.5 * told
 
     def move_freely(self):
