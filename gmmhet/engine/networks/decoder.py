@@ -247,9 +247,17 @@ def brought_to_rest(centers, moved, mass):
         spread = tf.matmul(arm * weight[..., None], arm, transpose_a=True)
         inertia = tf.linalg.trace(spread)[:, None, None] * tf.eye(3) - spread
         torque = tf.reduce_sum(weight[..., None] * tf.linalg.cross(arm, rest - shift[:, None]), 1)
-        turn = tf.linalg.solve(inertia + LEAST_INERTIA * tf.eye(3), torque[..., None])[..., 0]
+        turn = _solved(inertia + LEAST_INERTIA * tf.eye(3), torque)
         rest = tf.matmul(arm + rest - shift[:, None], small_rotation(turn)) - arm     # rows times R: turned back
     return rest
+
+
+def _solved(matrices, vectors):
+    """x [B, 3] of matrices [B, 3, 3] x = vectors [B, 3], by cross products of the rows: GPUs wait for their general solver."""
+    a, b, c = tf.unstack(matrices, axis=1)
+    columns = tf.linalg.cross(b, c), tf.linalg.cross(c, a), tf.linalg.cross(a, b)
+    determinant = tf.reduce_sum(a * columns[0], 1, keepdims=True)
+    return tf.add_n([column * part for column, part in zip(columns, tf.split(vectors, 3, axis=1))]) / determinant
 
 
 def _logistic_change(share, change):
