@@ -185,7 +185,7 @@ def learned(case, star, gmm, folder, preset, seed, options):
     first = train(case, star, gmm, os.path.join(folder, "train_" + preset), preset, seed, options, **TRAINING.get(name, {}), **told)
     if not case.system.name.startswith("mixed"):
         return [first]
-    return [first, second_stage(case, star, gmm, first, folder, preset, seed, options)]
+    return [first, second_stage(case, star, first, folder, preset, seed, options)]
 
 
 def bodies(case, gmm, folder):
@@ -200,17 +200,22 @@ def bodies(case, gmm, folder):
     return dict(vary="position", region=";".join(files), rigid=True)
 
 
-def second_stage(case, star, gmm, first, folder, preset, seed, options):
-    """Positions of the protuberance, on the particles whose decoded model has at least half of it."""
+def second_stage(case, star, first, folder, preset, seed, options):
+    """Positions of the protuberance, on the particles whose decoded model has at least half of it, from a neutral model of their own.
+
+    In the consensus of all particles the protuberance is as weak as it is rare, and the curvature of the likelihood is then not that of the
+    model's own images, which is what the start of a training goes by.
+    """
     mine = owners(first["model"].neutral.centers, case.system) == 1
     z = first["latents"]["z"]
     mass = np.concatenate([first["model"].decode(z[i:i + 256])[1][:, mine].sum(1) for i in range(0, len(z), 256)])
-    particles = read_particles(star)
+    particles, folder = read_particles(star), os.path.join(folder, "subset_" + preset)
     kept = particles.rows_of(first["latents"]["id"][mass > 0.5 * np.percentile(mass, 95)])
     subset, region = case.path(os.path.basename(star)[:-5] + "_subset_%s.star" % preset), os.path.join(folder, "region.txt")
     particles.select(np.sort(kept)).write_star(subset)
-    np.savetxt(region, 1 + np.flatnonzero(mine), "%d")
-    return train(case, subset, gmm, os.path.join(folder, "train_%s_2" % preset), preset, seed, options, vary="position", region=region,
+    gmm, _ = fitted(case, subset, folder, seed, options)
+    np.savetxt(region, 1 + np.flatnonzero(owners(Mixture.load(os.path.join(gmm, rundir.GMM)).centers, case.system) == 1), "%d")
+    return train(case, subset, gmm, os.path.join(folder, "train"), preset, seed, options, vary="position", region=region,
                  rigid=options.bodies)
 
 

@@ -24,7 +24,7 @@ def read_history(path):
     return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
 
 
-def draw_history(axes, history, unit, best=None):
+def draw_history(axes, history, unit, best=None, gain=None):
     """Gain per particle over the neutral model by epoch; the neutral model is the line at zero, the epoch that was kept is marked.
 
     Parameters
@@ -32,7 +32,9 @@ def draw_history(axes, history, unit, best=None):
     axes : matplotlib Axes
     history : dict with epoch, training_gain, held_out_gain.
     unit : str, of the gain.
-    best : int, the epoch that a finished training kept; of one that still runs, None, the highest on held-out particles is marked.
+    best : int, the epoch that a finished training kept, 0 for its start; of one that still runs, None, the highest on held-out particles is
+        marked.
+    gain : float, of the start on held-out particles; where `best` is 0.
     """
     epoch, held = history["epoch"], history["held_out_gain"]
     axes.axhline(0, color=FAINT, linewidth=1, linestyle="--")
@@ -40,8 +42,9 @@ def draw_history(axes, history, unit, best=None):
                   color=FAINT, ha="right")
     axes.plot(epoch, history["training_gain"], "-o", color=BLUE, markersize=3.5, label="learned from")
     axes.plot(epoch, held, "-o", color=RED, markersize=3.5, label="held out")
-    row, words = (np.argmax(held), "best epoch so far") if best is None else (list(epoch).index(best), "best epoch, kept")
-    axes.plot(epoch[row], held[row], "o", markersize=11, markerfacecolor="none", markeredgecolor=RED, label=words)
+    words, best = ("best epoch so far", epoch[np.argmax(held)]) if best is None else ("best epoch, kept", best)
+    axes.plot(best, held[list(epoch).index(best)] if best else gain, "o", markersize=11, markerfacecolor="none", markeredgecolor=RED,
+              label=words)
     plain(axes, "Agreement above the neutral model", "Epoch", "Gain per particle (%s)" % unit)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False, fontsize=9)

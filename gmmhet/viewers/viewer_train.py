@@ -40,7 +40,8 @@ class GmmHetViewerTrain(GmmHetViewerBase):
     def _showHistory(self):
         history = read_history(self.protocol.getRunFile(rundir.HISTORY))
         plotter, figure = self._plot("training curves", 7, 4.6)
-        draw_history(figure.subplots(), history, self._unit(), self.protocol.getSummary().get("best_epoch"))
+        found = self.protocol.getSummary()
+        draw_history(figure.subplots(), history, self._unit(), found.get("best_epoch"), found.get("held_out_gain"))
         return [plotter]
 
     def _showGains(self):

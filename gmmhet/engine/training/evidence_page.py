@@ -53,8 +53,9 @@ def not_run(axes, title, flag):
               fontsize=9.5, color=FAINT, linespacing=1.4)
 
 
-def draw_history(axes, path, best):
-    """Gain over the neutral model (or the earlier stage) by epoch, of the particles learned from and of those held out."""
+def draw_history(axes, path, found):
+    """Gain over the neutral model (or the earlier stage) by epoch, of the particles learned from and of those held out, and which epoch of
+    a run with this summary was kept; 0 is its start."""
     with open(path, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     epoch = [int(row["epoch"]) for row in rows]
@@ -62,8 +63,9 @@ def draw_history(axes, path, best):
     axes.axhline(0, color=FAINT, linewidth=0.9, linestyle="--")
     axes.plot(epoch, [float(row["training_gain"]) for row in rows], "-o", color=FAINT, markersize=3, linewidth=1.4, label="learned from")
     axes.plot(epoch, held, "-o", color=REAL, markersize=3, linewidth=1.6, label="held out")
-    axes.plot(best, held[best - 1], "o", markersize=10, markerfacecolor="none", markeredgecolor=REAL, markeredgewidth=1.4,
-              label="best epoch, kept")
+    best = found["best_epoch"]
+    axes.plot(best, held[best - 1] if best else found["held_out_gain"], "o", markersize=10, markerfacecolor="none", markeredgecolor=REAL,
+              markeredgewidth=1.4, label="best epoch, kept")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False, fontsize=8.5, loc="best")
     plain(axes, "Bound on the gain, by epoch", "Epoch", "Over the model it starts from, per particle")
@@ -174,7 +176,7 @@ def evidence_figure(found, page):
     figure.text(0.045, 0.933, "\n".join(lines), fontsize=9.5, color=INK, va="top", linespacing=1.35)
     grid = figure.add_gridspec(2, 3, left=0.065, right=0.98, top=0.87 - 0.021 * len(lines), bottom=0.115, wspace=0.32, hspace=0.5)
     panels = [figure.add_subplot(grid[i, j]) for i in range(2) for j in range(3)]
-    draw_history(panels[0], page.history, found["best_epoch"])
+    draw_history(panels[0], page.history, found)
     draw_gain(panels[1], page.gain, found["held_out_evidence"], found["held_out_evidence_interval"], found["landscape_weight"])
     draw_seen(panels[2], found["predicts"])
     if "null" in found:

@@ -24,14 +24,14 @@ DRAWS = 4
 #: networks of the presets; the paper's are from its Methods
 NETWORKS = {
     "default": dict(hidden=[256, 256], dropout=0.0, batch_norm=False, l2=0.0, variational=True, encoder_scale=0.3, subspace=KEPT,
-                    amplitude_share=2 / 3, description=1.5, draws=DRAWS, base=True),
+                    ahead=True, amplitude_share=2 / 3, description=1.5, draws=DRAWS, base=True),
     "paper": dict(hidden=[512, 512, 512, 512], dropout=0.3, batch_norm=True, l2=1e-3, variational=False, encoder_scale=0.1, subspace=0,
                   amplitude_share=1.0, description=0.0, draws=1, base=False),
 }
 CLIP_NORM = 10.0
 #: latent points at which the decoder's description is measured
 POINTS = 32
-#: epochs over which the divergence comes to count in full
+#: epochs over which the divergence comes to count in full, where nothing is known before training
 WARM_UP_EPOCHS = 2
 #: parts of the epochs after which the columns that do not lead begin to vary, and after which they have to be worth it
 LEAD = 0.3, 0.5
@@ -185,6 +185,16 @@ class Trainer:
             raise TrainError("the hosts do not see the same checkpoint: --out %s must lie on a disk that all of them share" % self.run.path)
         return goes_on
 
+    def measure_start(self):
+        """Count what training starts from as its best epoch so far, number 0."""
+        self.best, self.best_weights = dict(epoch=0, held_out_gain=self.held_out_gain()), [v.numpy() for v in self.model.variables]
+        log.info("before training: gain over %s %.4g (held out)", self._over, self.best["held_out_gain"])
+
+    @property
+    def _over(self):
+        """What gains are over, for messages."""
+        return "the earlier stage" if self.model.earlier else "neutral"
+
     def finished(self):
         """Whether the last epoch is done or held-out agreement has stopped improving."""
         done = len(self.history)
@@ -207,7 +217,7 @@ class Trainer:
         """
         number, started, config = len(self.history) + 1, time.monotonic(), self.config
         order = np.random.default_rng([config.seed, 3, number]).permutation(self.learned)
-        warmth = tf.constant(min(1.0, (number - 0.5) / WARM_UP_EPOCHS), tf.float32)
+        warmth = tf.constant(1.0 if self.model.starts_linear else min(1.0, (number - 0.5) / WARM_UP_EPOCHS), tf.float32)
         gain, divergence = 0.0, 0.0
         self._open(number)
         if self._several and number == self._opening[1] + 1:
@@ -226,8 +236,8 @@ class Trainer:
         self._settle_poses()
         self.history.append(dict(epoch=number, training_gain=(gain - divergence) / len(order), held_out_gain=held,
                                  divergence=divergence / len(order), seconds=time.monotonic() - started))
-        log.info("epoch %d: gain over %s %.4g (training), %.4g (held out)%s", number, "the earlier stage" if self.model.earlier
-                 else "neutral", self.history[-1]["training_gain"], held, "; poses uncertain by %s" % self.poses if self._posing else "")
+        log.info("epoch %d: gain over %s %.4g (training), %.4g (held out)%s", number, self._over, self.history[-1]["training_gain"], held,
+                 "; poses uncertain by %s" % self.poses if self._posing else "")
         opening = self.leading is not None and self._opening[0] < number < self._opening[1]
         if not opening and (self.best is None or held > self.best["held_out_gain"]):
             self.best, self.best_weights = self.history[-1], [v.numpy() for v in self.model.variables]

@@ -39,11 +39,11 @@ class HeterogeneityModel:
     neutral : Mixture.
     free : bool array [N], Gaussians that may vary; of rigid bodies int, each Gaussian's body from 1 (see `Deformation`).
     settings : dict: columns, smoothness, rigid, amplitude_share, at_rest, latent_dim, hidden, dropout, batch_norm, l2, variational, seed,
-        symmetry, whole_unit, particles, likelihood (state of the likelihood Agreement), objective, subspace, description, draws, base.
-        latent_dim is that of the own part; subspace is how many axes of the features' subspaces the encoder is given, 0 for the
-        standardised features (see `training.subspace`); description is what a nat of it costs while learning, 0 for nothing (see
-        `description`); draws is how many of z training takes in its second part (see `training.bound`); base, whether the mixture that
-        moves is learned too, where positions vary.
+        symmetry, whole_unit, particles, likelihood (state of the likelihood Agreement), objective, subspace, ahead, description, draws,
+        base. latent_dim is that of the own part; subspace is how many axes of the features' subspaces the encoder is given, 0 for the
+        standardised features (see `training.subspace`); ahead, whether the decoder begins with the linear answer too; description is what a
+        nat of it costs while learning, 0 for nothing (see `description`); draws is how many of z training takes in its second part (see
+        `training.bound`); base, whether the mixture that moves is learned too, where positions vary.
     earlier : HeterogeneityModel of the same neutral mixture, or None.
     """
 
@@ -68,6 +68,7 @@ class HeterogeneityModel:
         if self.kept:
             self.axes = tf.Variable(tf.zeros([self.deformation.outputs, self.kept]), trainable=False)
             self.straight = tf.Variable(tf.zeros([self.kept, self.own_dim]))
+            self.ahead = tf.Variable(tf.zeros([self.own_dim, self.deformation.outputs])) if s.get("ahead") else None
             self.open = tf.Variable(tf.ones([len(self.deformation.columns)]), trainable=False)
 
     @property
@@ -110,15 +111,15 @@ class HeterogeneityModel:
     @property
     def trainable(self):
         """Variables that training changes."""
-        others = [self.straight if self.kept else None, self.base]
+        others = [*([self.straight, self.ahead] if self.kept else []), self.base]
         return [*self.encoder.trainable_variables, *self.decoder.trainable_variables, *(v for v in others if v is not None)]
 
     @property
     def variables(self):
         """All variables of this stage, in the order in which they are saved."""
-        axes = [self.axes, self.straight, self.open] if self.kept else []
-        base = [] if self.base is None else [self.base, self.base_information]
-        return [*self.encoder.variables, *self.decoder.variables, self.feature_mean, self.feature_deviation, *axes, *base]
+        axes = [self.axes, self.straight, self.ahead, self.open] if self.kept else []
+        others = [v for v in (*axes, self.base, self.base_information) if v is not None]
+        return [*self.encoder.variables, *self.decoder.variables, self.feature_mean, self.feature_deviation, *others]
 
     def encode(self, features, training=False):
         """Features [B, F] to the mean and log standard deviation of the own part of z, both [B, own_dim]."""
@@ -135,7 +136,11 @@ class HeterogeneityModel:
     def changes(self, own, training=False):
         """The decoder's outputs [B, outputs] at own latent points [B, own_dim]; see `Deformation.apply`."""
         u = self.decoder(own, training=training)
-        return u * tf.repeat(self.open, self.deformation.sizes) if self.kept else u
+        if not self.kept:
+            return u
+        if self.ahead is not None:
+            u += tf.matmul(own, self.ahead)
+        return u * tf.repeat(self.open, self.deformation.sizes)
 
     @property
     def varying(self):
@@ -188,8 +193,8 @@ class HeterogeneityModel:
     def begin_in(self, subspaces):
         """Start from the linear answer to features whose mean and deviation are set (see `training.subspace`).
 
-        The encoder sees the features along the axes of every column's subspace, scaled to what part of each axis is no noise, and begins
-        with the linear answer of the column that explains most.
+        The encoder sees the features along the axes of every column's subspace, scaled to what part of each axis is no noise. Encoder and
+        decoder begin with the linear answer of the column that explains most, to which the networks at first add nothing.
 
         Parameters
         ----------
@@ -216,11 +221,20 @@ class HeterogeneityModel:
                 bias = np.zeros(2 * self.own_dim)
                 bias[self.own_dim:] = LOG_STD_OFFSET
                 bias[self.own_dim + first] -= 0.5 * np.log1p(strength)
-                self.encoder.variables[-1].assign(bias)
+                kernel, last = self.encoder.variables[-2:]
+                kernel.assign(tf.zeros_like(kernel))
+                last.assign(bias)
+                if self.ahead is not None:
+                    self.ahead[:count, row:row + size].assign((found.axes[:, :count] * np.sqrt(strength)).T)
             row, column = row + size, column + kept
         self.axes.assign(axes)
         self.straight.assign(straight)
         return leading if len(sizes) > 1 else None
+
+    @property
+    def starts_linear(self):
+        """Whether encoder and decoder have begun with a linear answer (see `begin_in`)."""
+        return bool(self.kept and self.ahead is not None and np.any(self.straight.numpy()))
 
     def given(self, features):
         """The part [B, given_dim] of z that features [B, F] bring along."""

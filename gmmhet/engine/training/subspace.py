@@ -11,9 +11,11 @@ lambda w g`` and variance ``1 / lambda`` under the unit normal prior (probabilis
 with the noise of the images for its noise). C0 is taken from images of one model, so that mask, CTF, viewing directions and what is not
 known of the poses are in it.
 
-The encoder begins with that answer and sees the gradients along the w, the strongest first: it need not learn which of hundreds of
-correlated columns hold signal, nor is signal given up before it is found. The decoder learns what the directions do, beyond first order,
-from nothing.
+A mixture at z along it has u = sqrt(lambda - 1) w z.
+
+Encoder and decoder begin with that answer, and the encoder sees the gradients along the w, the strongest first: it need not learn which of
+hundreds of correlated columns hold signal, nor is signal given up before it is found. What the directions do beyond first order is learned.
+The start is kept where no epoch explains the held-out particles better, as with a motion that hardly shows in any one image.
 """
 from dataclasses import dataclass
 

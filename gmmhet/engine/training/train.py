@@ -258,8 +258,11 @@ def _trainer(config, run, items, given, model, held_out, devices, begins):
         if begins.exact:
             trainer.poses.assume(np.zeros(2))
         trainer.free_exact()
-    if not trainer.resume() and not begins.weights:
-        trainer.leading = begin(trainer, given, begins.conformations(given))
+    if not trainer.resume():
+        if not begins.weights:
+            trainer.leading = begin(trainer, given, begins.conformations(given))
+        if begins.weights or model.starts_linear:
+            trainer.measure_start()
     return trainer
 
 

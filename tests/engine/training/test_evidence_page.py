@@ -1,10 +1,11 @@
 """The evidence page says the verdict and the figures, and which controls were not run."""
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from gmmhet.engine.training.evidence import verdict
-from gmmhet.engine.training.evidence_page import Page, evidence_figure
+from gmmhet.engine.training.evidence_page import Page, draw_history, evidence_figure
 
 FOUND = dict(particles=1000, held_out=100, seed=1, best_epoch=2, held_out_evidence=2.0, held_out_evidence_interval=[1.5, 2.5],
              landscape_weight=0.93, motion_rms_angst=2.0,
@@ -18,6 +19,14 @@ def page(tmp_path):
     (tmp_path / "history.csv").write_text("epoch,training_gain,held_out_gain\n1,1.0,0.8\n2,2.0,1.5\n3,2.6,1.4\n")
     rng = np.random.default_rng(0)
     return Page(str(tmp_path / "history.csv"), rng.normal(2, 1, 100), rng.normal(size=(50, 2)), rng.uniform(-1, 1, (2, 50)))
+
+
+@pytest.mark.parametrize("best,gain,marked", [(2, 1.5, (2, 1.5)), (0, 1.7, (0, 1.7))])      # 0: no epoch was better than the start
+def test_the_epoch_that_was_kept_is_marked(page, best, gain, marked):
+    axes = Figure().subplots()
+    draw_history(axes, page.history, dict(FOUND, best_epoch=best, held_out_gain=gain))
+    kept, = (line for line in axes.lines if line.get_label() == "best epoch, kept")
+    assert (kept.get_xdata()[0], kept.get_ydata()[0]) == marked
 
 
 def words(found, page):
