@@ -26,7 +26,7 @@ NETWORKS = {
     "default": dict(hidden=[256, 256], dropout=0.0, batch_norm=False, l2=0.0, variational=True, encoder_scale=0.3, subspace=KEPT,
                     ahead=True, amplitude_share=2 / 3, description=1.5, draws=DRAWS, base=True),
     "paper": dict(hidden=[512, 512, 512, 512], dropout=0.3, batch_norm=True, l2=1e-3, variational=False, encoder_scale=0.1, subspace=0,
-                  amplitude_share=1.0, description=0.0, draws=1, base=False),
+                  ahead=False, amplitude_share=1.0, description=0.0, draws=1, base=False),
 }
 CLIP_NORM = 10.0
 #: latent points at which the decoder's description is measured

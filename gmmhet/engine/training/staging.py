@@ -120,7 +120,8 @@ def _check_networks(config, settings):
     """Refuse an earlier run whose networks do not have the shape of this one's."""
     network = NETWORKS[config.preset]
     wanted = {"--preset (hidden layers)": ("hidden", network["hidden"]), "--preset (variational)": ("variational", network["variational"]),
-              "--preset (base learned)": ("base", network["base"]), "--smoothness": ("smoothness", config.smoothness)}
+              "--preset (base learned)": ("base", network["base"]), "--preset (linear part of the decoder)": ("ahead", network["ahead"]),
+              "--smoothness": ("smoothness", config.smoothness)}
     for words, (name, value) in wanted.items():
         if settings.get(name, False) != value:
             raise ConfigError("--continue-from %s was trained with %s %s, this run has %s: give the same" % (

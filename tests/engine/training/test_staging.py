@@ -8,14 +8,14 @@ import tensorflow as tf
 from commands import QUICK, gmmhet, simulated, training
 
 from gmmhet.engine import rundir
-from gmmhet.engine.config import ConfigError
+from gmmhet.engine.config import ConfigError, TrainConfig
 from gmmhet.engine.gmm.mixture import Mixture
 from gmmhet.engine.imaging.fourier import FourierGrid
 from gmmhet.engine.losses.agreement import Agreement
 from gmmhet.engine.networks.decoder import Deformation
 from gmmhet.engine.training.heterogeneity import NETWORKS
 from gmmhet.engine.training.model import HeterogeneityModel, load_model
-from gmmhet.engine.training.staging import Beginning
+from gmmhet.engine.training.staging import Beginning, _check_networks
 
 ARM = "sphere:17,0,41,32"
 
@@ -265,6 +265,16 @@ def test_an_earlier_run_of_a_version_that_kept_no_covariances_is_refused_with_ho
     with pytest.raises(ConfigError, match=re.escape("(gmmhet train --config %s --out NEW)" % (tmp_path / rundir.CONFIG))) as refusal:
         Beginning(staged.earlier, folder=str(tmp_path)).given([])
     assert "(its latents.npz lacks z_covariance)" in str(refusal.value)
+
+
+@pytest.mark.parametrize("lacks", ["base", "ahead"])
+def test_an_earlier_run_of_a_version_whose_networks_lacked_a_part_is_refused(lacks):
+    config = TrainConfig(continue_from="before")
+    settings = dict(NETWORKS["default"], smoothness=config.smoothness)
+    _check_networks(config, settings)
+    del settings[lacks]
+    with pytest.raises(ConfigError, match=r"before was trained with --preset \([a-z ]+\) False, this run has True: give the same"):
+        _check_networks(config, settings)
 
 
 def test_another_neutral_model_symmetry_or_network_is_refused(mixed, tmp_path, capsys):
