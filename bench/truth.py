@@ -9,8 +9,9 @@ simulated in a box of 384 Å, reconstructed with the poses that are given, fitte
 are kept in --out.
 
 Sets: igg, one Fab turns by ±25°; assembly, the 50S in five states; mixed, the same and the central protuberance tilts by 8° from end to end
-in the particles that have it (two stages: amplitudes, then positions there); domains, an IgG with both Fabs turning; c3, one unit of three
-moves; null, each of the others again with all its particles at rest. The oracle knows the true poses, whatever poses the run was given.
+in the particles that have it (two stages: amplitudes, then positions in a neutral model of those particles); domains, an IgG with both Fabs
+turning; c3, one unit of three moves; null, each of the others again with all its particles at rest. The oracle knows the true poses,
+whatever poses the run was given.
 With --bodies train is told which Gaussians belong to what can move, and moves each such domain as a rigid body (not assembly).
 
 Columns, in which a/b is ours, then the oracle's figure: info, R2 of the angle from z as a fraction of the oracle's; rank, same for the
