@@ -41,9 +41,9 @@ class HeterogeneityModel:
     settings : dict: columns, smoothness, rigid, amplitude_share, at_rest, latent_dim, hidden, dropout, batch_norm, l2, variational, seed,
         symmetry, whole_unit, particles, likelihood (state of the likelihood Agreement), objective, subspace, ahead, description, draws,
         base. latent_dim is that of the own part; subspace is how many axes of the features' subspaces the encoder is given, 0 for the
-        standardised features (see `training.subspace`); ahead, whether the decoder begins with the linear answer too; description is what a
-        nat of it costs while learning, 0 for nothing (see `description`); draws is how many of z training takes in its second part (see
-        `training.bound`); base, whether the mixture that moves is learned too, where positions vary.
+        standardised features (see `training.subspace`); ahead, whether the decoder has a linear part, where positions vary; description is
+        what a nat of it costs while learning, 0 for nothing (see `description`); draws is how many of z training takes in its second part
+        (see `training.bound`); base, whether the mixture that moves is learned too, where positions vary.
     earlier : HeterogeneityModel of the same neutral mixture, or None.
     """
 
@@ -68,7 +68,8 @@ class HeterogeneityModel:
         if self.kept:
             self.axes = tf.Variable(tf.zeros([self.deformation.outputs, self.kept]), trainable=False)
             self.straight = tf.Variable(tf.zeros([self.kept, self.own_dim]))
-            self.ahead = tf.Variable(tf.zeros([self.own_dim, self.deformation.outputs])) if s.get("ahead") else None
+            linear = s.get("ahead") and "position" in s["columns"]
+            self.ahead = tf.Variable(tf.zeros([self.own_dim, self.deformation.outputs])) if linear else None
             self.open = tf.Variable(tf.ones([len(self.deformation.columns)]), trainable=False)
 
     @property
@@ -193,8 +194,9 @@ class HeterogeneityModel:
     def begin_in(self, subspaces):
         """Start from the linear answer to features whose mean and deviation are set (see `training.subspace`).
 
-        The encoder sees the features along the axes of every column's subspace, scaled to what part of each axis is no noise. Encoder and
-        decoder begin with the linear answer of the column that explains most, to which the networks at first add nothing.
+        The encoder sees the features along the axes of every column's subspace, scaled to what part of each axis is no noise, and begins
+        with the linear answer of the column that explains most. Where that is of positions, so does the decoder, and the networks at first
+        add nothing; amplitudes have levels, between which a line passes.
 
         Parameters
         ----------
@@ -222,9 +224,9 @@ class HeterogeneityModel:
                 bias[self.own_dim:] = LOG_STD_OFFSET
                 bias[self.own_dim + first] -= 0.5 * np.log1p(strength)
                 kernel, last = self.encoder.variables[-2:]
-                kernel.assign(tf.zeros_like(kernel))
                 last.assign(bias)
-                if self.ahead is not None:
+                if self.ahead is not None and self.deformation.columns[number] == "position":
+                    kernel.assign(tf.zeros_like(kernel))
                     self.ahead[:count, row:row + size].assign((found.axes[:, :count] * np.sqrt(strength)).T)
             row, column = row + size, column + kept
         self.axes.assign(axes)
@@ -232,9 +234,9 @@ class HeterogeneityModel:
         return leading if len(sizes) > 1 else None
 
     @property
-    def starts_linear(self):
-        """Whether encoder and decoder have begun with a linear answer (see `begin_in`)."""
-        return bool(self.kept and self.ahead is not None and np.any(self.straight.numpy()))
+    def linear(self):
+        """Whether the decoder's linear part says anything, as where it begins with the linear answer (see `begin_in`)."""
+        return bool(self.kept and self.ahead is not None and np.any(self.ahead.numpy()))
 
     def given(self, features):
         """The part [B, given_dim] of z that features [B, F] bring along."""

@@ -13,9 +13,10 @@ known of the poses are in it.
 
 A mixture at z along it has u = sqrt(lambda - 1) w z.
 
-Encoder and decoder begin with that answer, and the encoder sees the gradients along the w, the strongest first: it need not learn which of
-hundreds of correlated columns hold signal, nor is signal given up before it is found. What the directions do beyond first order is learned.
-The start is kept where no epoch explains the held-out particles better, as with a motion that hardly shows in any one image.
+The encoder begins with that answer, and where it is of positions the decoder as well, and the encoder sees the gradients along the w, the
+strongest first: it need not learn which of hundreds of correlated columns hold signal, nor is signal given up before it is found. What the
+directions do beyond first order is learned. The start is kept where no epoch explains the held-out particles better, as with a motion that
+hardly shows in any one image.
 """
 from dataclasses import dataclass
 

@@ -37,7 +37,7 @@ def subspaces(model, *strengths):
 
 @pytest.mark.parametrize("strengths,leading", [(((5.0, 1.0), (2.0, 0.5)), 0), (((1.0,), (3.0, 2.0)), 1),
                                                (((3.2, 2.0), (3.0, 2.0)), 1)])      # alike: motion also looks like fading
-def test_encoder_and_decoder_start_with_the_linear_answer_of_the_column_that_explains_most(strengths, leading):
+def test_the_encoder_starts_with_the_posterior_of_the_column_that_explains_most_and_the_decoder_if_it_moves(strengths, leading):
     model = untrained()
     rng = np.random.default_rng(1)
     count, size = model.deformation.outputs, model.deformation.sizes
@@ -45,6 +45,8 @@ def test_encoder_and_decoder_start_with_the_linear_answer_of_the_column_that_exp
     model.feature_deviation.assign(rng.uniform(0.5, 2, count))
     found = subspaces(model, *strengths)
     assert model.begin_in(found) == leading
+    assert bool(np.any(model.encoder.variables[-2].numpy())) == (leading == 0)      # beside a linear decoder the network adds nothing
+    model.encoder.variables[-2].assign(tf.zeros_like(model.encoder.variables[-2]))
     features = rng.normal(size=(7, count)).astype(np.float32)
     mean, log_std = (part.numpy() for part in model.encode(features))
     low = sum(size[:leading])
@@ -57,16 +59,17 @@ def test_encoder_and_decoder_start_with_the_linear_answer_of_the_column_that_exp
     np.testing.assert_allclose(log_std[:, used:], 0, atol=1e-5)
     own = rng.normal(size=(7, 3)).astype(np.float32)
     expected = np.zeros((7, count))
-    expected[:, low:low + size[leading]] = own[:, :used] * np.sqrt(strength) @ found[leading].axes[:, :used].T
+    if leading == 1:
+        expected[:, low:] = own[:, :used] * np.sqrt(strength) @ found[leading].axes[:, :used].T
     np.testing.assert_allclose(model.changes(own).numpy(), expected, rtol=1e-4, atol=1e-4)
-    assert model.starts_linear
+    assert model.linear == (leading == 1)
 
 
 def test_the_start_counts_as_the_best_until_an_epoch_is_better():
     trainer = object.__new__(Trainer)
-    trainer.model, trainer.held_out_gain = untrained(), lambda: 0.3
+    trainer.model, trainer.held_out_gain, trainer.leading, trainer.config = untrained(), lambda: 0.3, 1, SimpleNamespace(epochs=10)
     trainer.measure_start()
-    assert trainer.best == dict(epoch=0, held_out_gain=0.3)
+    assert trainer.best == dict(epoch=0, held_out_gain=0.3) and trainer.model.varying == ["position"]
     trainer.model.trainable[0].assign_add(tf.ones_like(trainer.model.trainable[0]))
     trainer.restore_best()
     np.testing.assert_array_equal(trainer.model.trainable[0].numpy(), untrained().trainable[0].numpy())
@@ -75,7 +78,7 @@ def test_the_start_counts_as_the_best_until_an_epoch_is_better():
 def test_without_anything_above_the_noise_nothing_leads():
     model = untrained()
     assert model.begin_in(subspaces(model, (0.1,), (0.05,))) is None and not np.any(model.straight.numpy())
-    assert not model.starts_linear and np.any(model.encoder.variables[-2].numpy())      # by itself nothing would ever begin
+    assert not model.linear and np.any(model.encoder.variables[-2].numpy())      # by itself nothing would ever begin
 
 
 @pytest.mark.parametrize("closed,opened,alone,varying,found,earlier", [
