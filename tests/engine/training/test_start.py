@@ -140,10 +140,10 @@ def test_what_the_outputs_take_to_describe_grows_with_what_they_say_and_with_wha
     assert float(model.description(points, 1000)) == pytest.approx(alone + 0.5 * np.sum(np.log1p(1000 * known * base**2)), rel=1e-5)
 
 
-@pytest.mark.parametrize("settings", [dict(columns=["amplitude"]), dict(base=False)], ids=["nothing moves", "the paper's"])
-def test_only_where_positions_vary_is_the_base_learned(settings):
+@pytest.mark.parametrize("settings", [dict(columns=["amplitude"]), dict(base=False, ahead=False)], ids=["nothing moves", "the paper's"])
+def test_only_where_positions_vary_are_the_base_and_a_linear_part_of_the_decoder_learned(settings):
     model = untrained(**settings)
-    assert model.base is None and len(model.trainable) == len(untrained().trainable) - 1
+    assert model.base is None and model.ahead is None and len(model.trainable) == len(untrained().trainable) - 2
 
 
 @pytest.mark.parametrize("columns,leading,expected", [(["amplitude"], None, 0.0), (["position"], None, 1.0),
