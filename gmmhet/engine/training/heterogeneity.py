@@ -78,8 +78,6 @@ class Trainer:
         self.optimizer.build(self._trained)
         self.history, self.best, self.best_weights = [], None, None
         self.leading: int | None = None
-        #: whether encoder and decoder started from the linear answer
-        self.linear = False
         self.bound = Bound(model, self.agreement, config.amplitude_cost)
         kinds = list(itertools.product((False, True), repeat=2))
         self._step, self._evaluate = ({kind: wrap(functools.partial(function, *kind)) for kind in kinds} for wrap, function in (
@@ -175,7 +173,6 @@ class Trainer:
         if goes_on:
             state, kept = load_checkpoint(path, dict(model=self.model.variables, optimizer=self.optimizer.variables, best=None, poses=None))
             self.history, self.best, self.best_weights, self.leading = state["history"], state["best"], kept["best"], state.get("leading")
-            self.linear = state.get("linear", False)
             if self.poses:
                 self.poses.change, sigma = kept["poses"]
                 self.poses.assume(sigma)
@@ -221,7 +218,7 @@ class Trainer:
         """
         number, started, config = len(self.history) + 1, time.monotonic(), self.config
         order = np.random.default_rng([config.seed, 3, number]).permutation(self.learned)
-        warmth = tf.constant(1.0 if self.linear else min(1.0, (number - 0.5) / WARM_UP_EPOCHS), tf.float32)
+        warmth = tf.constant(1.0 if self.model.linear else min(1.0, (number - 0.5) / WARM_UP_EPOCHS), tf.float32)
         gain, divergence = 0.0, 0.0
         self._open(number)
         if self._several and number == self._opening[1] + 1:
@@ -249,7 +246,7 @@ class Trainer:
             save_checkpoint(self.run(rundir.WORK, CHECKPOINT),
                             dict(model=self.model.variables, optimizer=self.optimizer.variables, best=self.best_weights or [],
                                  poses=[self.poses.change, self.poses.sigma] if self.poses else []),
-                            dict(history=self.history, best=self.best, leading=self.leading, linear=self.linear))
+                            dict(history=self.history, best=self.best, leading=self.leading))
             self.write_history()
 
     def _open(self, number):

@@ -60,7 +60,7 @@ class HeterogeneityModel:
         self.encoder = mlp(self.kept + self.given_dim if self.kept else features, outputs=outputs, seed=s["seed"],
                            last_scale=s["encoder_scale"], **common)
         self.decoder = mlp(self.own_dim, outputs=self.deformation.outputs, seed=s["seed"] + 1000, zero_last=True, **common)
-        self.base = self.base_information = None
+        self.base = self.base_information = self.ahead = self.led = None
         if s.get("base") and "position" in s["columns"]:
             self.base, self.base_information = (tf.Variable(tf.zeros([len(neutral), 4]), trainable=learned) for learned in (True, False))
         self.feature_mean = tf.Variable(tf.zeros(features), trainable=False)
@@ -68,8 +68,9 @@ class HeterogeneityModel:
         if self.kept:
             self.axes = tf.Variable(tf.zeros([self.deformation.outputs, self.kept]), trainable=False)
             self.straight = tf.Variable(tf.zeros([self.kept, self.own_dim]))
-            linear = s.get("ahead") and "position" in s["columns"]
-            self.ahead = tf.Variable(tf.zeros([self.own_dim, self.deformation.outputs])) if linear else None
+            if s.get("ahead") and "position" in s["columns"]:
+                self.ahead = tf.Variable(tf.zeros([self.own_dim, self.deformation.outputs]))
+                self.led = tf.Variable(0.0, trainable=False)
             self.open = tf.Variable(tf.ones([len(self.deformation.columns)]), trainable=False)
 
     @property
@@ -118,7 +119,7 @@ class HeterogeneityModel:
     @property
     def variables(self):
         """All variables of this stage, in the order in which they are saved."""
-        axes = [self.axes, self.straight, self.ahead, self.open] if self.kept else []
+        axes = [self.axes, self.straight, self.ahead, self.led, self.open] if self.kept else []
         others = [v for v in (*axes, self.base, self.base_information) if v is not None]
         return [*self.encoder.variables, *self.decoder.variables, self.feature_mean, self.feature_deviation, *others]
 
@@ -140,7 +141,7 @@ class HeterogeneityModel:
         if not self.kept:
             return u
         if self.ahead is not None:
-            u += tf.matmul(own, self.ahead)
+            u += self.led * tf.matmul(own, self.ahead)
         return u * tf.repeat(self.open, self.deformation.sizes)
 
     @property
@@ -225,9 +226,10 @@ class HeterogeneityModel:
                 bias[self.own_dim + first] -= 0.5 * np.log1p(strength)
                 kernel, last = self.encoder.variables[-2:]
                 last.assign(bias)
-                if self.ahead is not None and self.deformation.columns[number] == "position":
+                if self.ahead is not None and self.led is not None and self.deformation.columns[number] == "position":
                     kernel.assign(tf.zeros_like(kernel))
                     self.ahead[:count, row:row + size].assign((found.axes[:, :count] * np.sqrt(strength)).T)
+                    self.led.assign(1.0)
             row, column = row + size, column + kept
         self.axes.assign(axes)
         self.straight.assign(straight)
@@ -235,8 +237,8 @@ class HeterogeneityModel:
 
     @property
     def linear(self):
-        """Whether the decoder's linear part says anything, as where it begins with the linear answer (see `begin_in`)."""
-        return bool(self.kept and self.ahead is not None and np.any(self.ahead.numpy()))
+        """Whether encoder and decoder began with the linear answer (see `begin_in`); else the decoder's linear part says nothing."""
+        return self.led is not None and bool(self.led.numpy())
 
     def given(self, features):
         """The part [B, given_dim] of z that features [B, F] bring along."""

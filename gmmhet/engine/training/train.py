@@ -260,8 +260,8 @@ def _trainer(config, run, items, given, model, held_out, devices, begins):
         trainer.free_exact()
     if not trainer.resume():
         if not begins.weights:
-            trainer.leading, trainer.linear = begin(trainer, given, begins.conformations(given)), model.linear
-        if begins.weights or trainer.linear:
+            trainer.leading = begin(trainer, given, begins.conformations(given))
+        if begins.weights or model.linear:
             trainer.measure_start()
     return trainer
 
