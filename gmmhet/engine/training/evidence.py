@@ -222,7 +222,8 @@ def latent_agreement(a, b, seed):
 
     Returns
     -------
-    figures : dict: canonical_correlations, list of D; affine_r2, of one network's points predicted from the other's, mean of both ways.
+    figures : dict: canonical_correlations, list of D, with 0 for dimensions in which a network says nothing; affine_r2, of one network's
+        points predicted from the other's, mean of both ways.
     variates : [m, 2], first canonical variate of either network, of the particles scored.
     """
     a, b = np.asarray(a, float), np.asarray(b, float)
@@ -231,6 +232,7 @@ def latent_agreement(a, b, seed):
     (mean_a, to_a), (mean_b, to_b) = canonical_fit(a[fitted], b[fitted])
     first, second = (a[scored] - mean_a) @ to_a, (b[scored] - mean_b) @ to_b
     correlations = [correlation(first[:, i], second[:, i]) for i in range(min(first.shape[1], second.shape[1]))]
+    correlations += [0.0] * (a.shape[1] - len(correlations))
     r2 = [affine_r2(x, y, fitted, scored) for x, y in ((a, b), (b, a))]
     return dict(canonical_correlations=correlations, affine_r2=float(np.mean(r2))), np.stack([first[:, 0], second[:, 0]], axis=1)
 

@@ -217,6 +217,12 @@ def test_latents_that_differ_by_an_affine_map_agree_and_shuffled_ones_do_not():
     assert max(np.abs(figures["canonical_correlations"])) < 0.15 and figures["affine_r2"] < 0.02
 
 
+def test_a_dimension_in_which_a_network_says_nothing_correlates_with_nothing():
+    z = np.random.default_rng(0).normal(size=(1000, 2))
+    figures, _ = latent_agreement(z, z * [1, 0], 1)
+    assert figures["canonical_correlations"] == pytest.approx([1, 0])
+
+
 def test_latents_with_noise_agree_as_far_as_the_noise_allows():
     rng = np.random.default_rng(0)
     truth = rng.normal(size=(4000, 1))
