@@ -37,6 +37,8 @@ WARM_UP_EPOCHS = 2
 LEAD = 0.3, 0.5
 #: share of the gain by which they have to add to it
 WORTH = 0.05
+#: standard errors by which the first epoch that counts has to be better than a linear start
+SURE = 2.0
 
 
 class TrainError(RuntimeError):
@@ -240,7 +242,7 @@ class Trainer:
         log.info("epoch %d: gain over %s %.4g (training), %.4g (held out)%s", number, self._over, self.history[-1]["training_gain"], held,
                  "; poses uncertain by %s" % self.poses if self._posing else "")
         opening = self.leading is not None and self._opening[0] < number < self._opening[1]
-        if not opening and (self.best is None or held > self.best["held_out_gain"]):
+        if not opening and self._is_best(held):
             self.best, self.best_weights = self.history[-1], [v.numpy() for v in self.model.variables]
         if self.devices.is_chief:
             save_checkpoint(self.run(rundir.WORK, CHECKPOINT),
@@ -248,6 +250,16 @@ class Trainer:
                                  poses=[self.poses.change, self.poses.sigma] if self.poses else []),
                             dict(history=self.history, best=self.best, leading=self.leading))
             self.write_history()
+
+    def _is_best(self, gain):
+        """Whether a held-out gain is the best so far. To be better than the start it has to be so, particle by particle, by SURE standard
+        errors: from a weak signal many epochs learn mostly noise, and the luckiest of them would pass for better."""
+        if self.best is None or gain <= self.best["held_out_gain"]:
+            return self.best is None
+        if self.best["epoch"] > 0:
+            return True
+        more = self._held_out_gains() - self._best_gains()
+        return np.mean(more) > SURE * np.std(more) / np.sqrt(len(more))
 
     def _open(self, number):
         """Let the columns that wait for the leading one come in, little by little."""
@@ -282,12 +294,17 @@ class Trainer:
     def _measure_best_again(self):
         """The held-out gain of the best networks so far by the bound that counts from now on: of the same networks it is the tighter."""
         if self.best is not None:
-            now = [v.numpy() for v in self.model.variables]
-            assign(self.model.variables, self.best_weights)
-            self.best = dict(self.best, held_out_gain=self.held_out_gain())
-            assign(self.model.variables, now)
+            self.best = dict(self.best, held_out_gain=float(np.mean(self._best_gains())))
             log.info("epoch %d, the best so far, gains %.4g by the tighter bound of what follows", self.best["epoch"],
                      self.best["held_out_gain"])
+
+    def _best_gains(self):
+        """Held-out gains [n_held] of the best networks so far."""
+        now = [v.numpy() for v in self.model.variables]
+        assign(self.model.variables, self.best_weights)
+        gains = self._held_out_gains()
+        assign(self.model.variables, now)
+        return gains
 
     def _check_finite(self, value, chosen, number):
         """Refuse to go on when the agreement [B] of the chosen items is not finite."""
@@ -298,15 +315,18 @@ class Trainer:
 
     def held_out_gain(self):
         """Mean over held-out particles of the bound minus the neutral agreement."""
-        chosen_rows = np.flatnonzero(self.held_out)
-        total = 0.0
-        batches = prefetched(self.items, chosen_rows, self.config.batch_size, self.features, self.devices.own)
+        return float(np.mean(self._held_out_gains()))
+
+    def _held_out_gains(self):
+        """Bound minus neutral agreement of the held-out particles, [n_held]; with the same draws of z whenever it is asked for."""
+        gains = []
+        batches = prefetched(self.items, np.flatnonzero(self.held_out), self.config.batch_size, self.features, self.devices.own)
         for i, (chosen, batch) in enumerate(batches):
             value, kl, change = (found.numpy() for found in self._evaluate[self._kind](
                 len(chosen), *batch, self._noise(len(chosen), self.config.seed, -i - 1), *self._poses_of(chosen)))
             self._check_finite(value, chosen, len(self.history) + 1)
-            total += float(np.sum(self._posed(chosen, value, change) - kl - self.neutral[chosen]))
-        return total / max(len(chosen_rows), 1)
+            gains.append(self._posed(chosen, value, change) - kl - self.neutral[chosen])
+        return np.concatenate(gains)
 
     def write_history(self):
         """history.csv: one row an epoch; gains per particle over the neutral model or the earlier stage (nats, or FRC)."""
