@@ -24,9 +24,9 @@ DRAWS = 4
 #: networks of the presets; the paper's are from its Methods
 NETWORKS = {
     "default": dict(hidden=[256, 256], dropout=0.0, batch_norm=False, l2=0.0, variational=True, encoder_scale=0.3, subspace=KEPT,
-                    ahead=True, amplitude_share=2 / 3, description=1.5, draws=DRAWS, base=True),
+                    ahead=True, amplitude_share=2 / 3, description=1.5, draws=DRAWS, base=True, averaged=True),
     "paper": dict(hidden=[512, 512, 512, 512], dropout=0.3, batch_norm=True, l2=1e-3, variational=False, encoder_scale=0.1, subspace=0,
-                  ahead=False, amplitude_share=1.0, description=0.0, draws=1, base=False),
+                  ahead=False, amplitude_share=1.0, description=0.0, draws=1, base=False, averaged=False),
 }
 CLIP_NORM = 10.0
 #: latent points at which the decoder's description is measured
@@ -37,8 +37,13 @@ WARM_UP_EPOCHS = 2
 LEAD = 0.3, 0.5
 #: share of the gain by which they have to add to it
 WORTH = 0.05
-#: standard errors by which the first epoch that counts has to be better than a linear start
+#: standard errors by which held-out particles have to be better explained with the base, and by an epoch than by the start
 SURE = 2.0
+
+
+def surely(differences):
+    """Whether the mean of differences [n] is above 0 by SURE standard errors."""
+    return np.mean(differences) > SURE * np.std(differences) / np.sqrt(len(differences))
 
 
 class TrainError(RuntimeError):
@@ -50,7 +55,8 @@ class Trainer:
 
     Loss per particle: minus a bound on its evidence (see `Bound`), so that the held-out value is one on the evidence for heterogeneity and
     not only a fit; plus, while learning, a share of what it takes to describe the decoder (`HeterogeneityModel.description`). The bound is
-    by one draw of z until all columns vary, and then by several.
+    by one draw of z until all columns vary, and then by several; from a linear start on by several. What counts, for held-out particles and
+    in the end, are the weights' running averages: from step to step weights follow noise.
 
     Parameters
     ----------
@@ -78,6 +84,7 @@ class Trainer:
         #: without a likelihood nothing says what the base is worth
         self._trained = [v for v in model.trainable if v is not model.base or self.agreement.objective == "likelihood"]
         self.optimizer.build(self._trained)
+        self._averages = [tf.Variable(v, trainable=False) for v in self._trained] if model.settings.get("averaged") else []
         self.history, self.best, self.best_weights = [], None, None
         self.leading: int | None = None
         self.bound = Bound(model, self.agreement, config.amplitude_cost)
@@ -94,7 +101,14 @@ class Trainer:
     def _train_step(self, several, posing, *batch):
         gradients, *found = self.devices.each(functools.partial(self._gradients, several, posing), batch)
         self.optimizer.apply_gradients(zip(self.devices.total(gradients), self._trained))
+        self._average()
         return self.devices.whole(found)
+
+    def _average(self):
+        """Take the weights into their running averages over an epoch's length, or all steps so far when they are fewer."""
+        share = 1 / tf.minimum(tf.cast(self.optimizer.iterations, tf.float32), float(self.steps_per_epoch))
+        for average, value in zip(self._averages, self._trained):
+            average.assign_add(share * (value - average))
 
     def _gradients(self, several, posing, images, rotation, shift, ctf, features, noise, change, response, share, warmth):
         """What one device adds to the gradient of the batch's mean loss; agreement, divergence and change of pose of its items [b], of
@@ -122,8 +136,9 @@ class Trainer:
 
     @property
     def _several(self):
-        """Whether several draws of z are taken now: in the second part of the training, where the encoder's posterior is a fair one."""
-        return self.bound.by_several and len(self.history) + 1 > self._opening[1]
+        """Whether several draws of z are taken now: where the encoder's posterior is a fair one, which it is in the second part of the
+        training, and from a linear start on."""
+        return self.bound.by_several and (self.model.linear or len(self.history) + 1 > self._opening[1])
 
     @property
     def _kind(self):
@@ -173,7 +188,8 @@ class Trainer:
         path = self.run(rundir.WORK, CHECKPOINT)
         goes_on = os.path.exists(path)
         if goes_on:
-            state, kept = load_checkpoint(path, dict(model=self.model.variables, optimizer=self.optimizer.variables, best=None, poses=None))
+            state, kept = load_checkpoint(path, dict(model=self.model.variables, optimizer=self.optimizer.variables,
+                                                     averages=self._averages, best=None, poses=None))
             self.history, self.best, self.best_weights, self.leading = state["history"], state["best"], kept["best"], state.get("leading")
             if self.poses:
                 self.poses.change, sigma = kept["poses"]
@@ -223,7 +239,7 @@ class Trainer:
         warmth = tf.constant(1.0 if self.model.linear else min(1.0, (number - 0.5) / WARM_UP_EPOCHS), tf.float32)
         gain, divergence = 0.0, 0.0
         self._open(number)
-        if self._several and number == self._opening[1] + 1:
+        if self._several and number == self._opening[1] + 1 and not self.model.linear:
             self._measure_best_again()
         batches = prefetched(self.items, order, config.batch_size, self.features, self.devices.own)
         for i, (chosen, batch) in enumerate(progress(batches, self.steps_per_epoch, "epoch %d" % number)):
@@ -235,45 +251,68 @@ class Trainer:
             gain += float(np.sum(self._posed(chosen, value, change) - self.neutral[chosen]))
             divergence += float(np.sum(kl))
         self.devices.average(self.model.variables)
-        held = self._kept(number, self.held_out_gain())
+        self._exchange()
+        self._close_columns(number)
+        gains = self._with_or_without_base()
+        held = float(np.mean(gains))
         self._settle_poses()
         self.history.append(dict(epoch=number, training_gain=(gain - divergence) / len(order), held_out_gain=held,
                                  divergence=divergence / len(order), seconds=time.monotonic() - started))
         log.info("epoch %d: gain over %s %.4g (training), %.4g (held out)%s", number, self._over, self.history[-1]["training_gain"], held,
                  "; poses uncertain by %s" % self.poses if self._posing else "")
         opening = self.leading is not None and self._opening[0] < number < self._opening[1]
-        if not opening and self._is_best(held):
+        if not opening and self._is_best(gains):
             self.best, self.best_weights = self.history[-1], [v.numpy() for v in self.model.variables]
+        self._exchange()
         if self.devices.is_chief:
             save_checkpoint(self.run(rundir.WORK, CHECKPOINT),
                             dict(model=self.model.variables, optimizer=self.optimizer.variables, best=self.best_weights or [],
-                                 poses=[self.poses.change, self.poses.sigma] if self.poses else []),
+                                 averages=self._averages, poses=[self.poses.change, self.poses.sigma] if self.poses else []),
                             dict(history=self.history, best=self.best, leading=self.leading))
             self.write_history()
 
-    def _is_best(self, gain):
-        """Whether a held-out gain is the best so far. To be better than the start it has to be so, particle by particle, by SURE standard
-        errors: from a weak signal many epochs learn mostly noise, and the luckiest of them would pass for better."""
-        if self.best is None or gain <= self.best["held_out_gain"]:
+    def _exchange(self):
+        """Put the averages of the weights into the networks, or the weights back."""
+        for average, value in zip(self._averages, self._trained):
+            kept = value.numpy()
+            value.assign(average)
+            average.assign(kept)
+
+    def _with_or_without_base(self):
+        """Held-out gains [n_held]; the base is left out where they are not surely better with it. Many numbers that all follow noise a
+        little cost held-out particles more than a weak motion gives."""
+        gains = self._held_out_gains()
+        if self.model.base is not None:
+            self.model.based.assign(0.0)
+            plain = self._held_out_gains()
+            if surely(gains - plain):
+                self.model.based.assign(1.0)
+            else:
+                gains = plain
+        return gains
+
+    def _is_best(self, gains):
+        """Whether held-out gains [n_held] are the best so far; better than the start they have to be surely. From a weak signal many epochs
+        learn mostly noise, and the luckiest of them would pass for better."""
+        if self.best is None or np.mean(gains) <= self.best["held_out_gain"]:
             return self.best is None
-        if self.best["epoch"] > 0:
-            return True
-        more = self._held_out_gains() - self._best_gains()
-        return np.mean(more) > SURE * np.std(more) / np.sqrt(len(more))
+        return self.best["epoch"] > 0 or surely(gains - self._best_gains())
 
     def _open(self, number):
-        """Let the columns that wait for the leading one come in, little by little."""
+        """Let the base in, and the columns that wait for the leading one, those little by little."""
+        if self.model.base is not None:
+            self.model.based.assign(1.0)
         alone, all_open = self._opening
         if self.leading is not None:
             self.model.open_beside(self.leading, min(1.0, max(0, number - alone) / (all_open - alone)) ** 2)
 
-    def _kept(self, number, gain):
-        """When all columns are open, close those again that add little to what held-out particles gain without them; the gain then.
+    def _close_columns(self, number):
+        """When all columns are open, close those again that add little to what held-out particles gain without them.
 
         Every Gaussian that may move, or change its amplitude, follows noise a little: columns have to be worth that.
         """
         if self.leading is None or number < self._opening[1]:
-            return gain
+            return
         gains = []
         for share in (0.0, 1.0):      # in this order, as poses get better with every look
             self.model.open_beside(self.leading, share)
@@ -286,10 +325,9 @@ class Trainer:
                      self.model.deformation.columns[self.leading], without, gain)
             if alone > closed:
                 assign(self.model.variables, self.best_weights)
+                assign(self._averages, [v.numpy() for v in self._trained[:len(self._averages)]])
             self.model.open_beside(self.leading, 0.0)
-            gain = without
         self.leading = None
-        return gain
 
     def _measure_best_again(self):
         """The held-out gain of the best networks so far by the bound that counts from now on: of the same networks it is the tighter."""

@@ -60,9 +60,10 @@ class HeterogeneityModel:
         self.encoder = mlp(self.kept + self.given_dim if self.kept else features, outputs=outputs, seed=s["seed"],
                            last_scale=s["encoder_scale"], **common)
         self.decoder = mlp(self.own_dim, outputs=self.deformation.outputs, seed=s["seed"] + 1000, zero_last=True, **common)
-        self.base = self.base_information = self.ahead = self.led = None
+        self.base = self.base_information = self.based = self.ahead = self.led = None
         if s.get("base") and "position" in s["columns"]:
             self.base, self.base_information = (tf.Variable(tf.zeros([len(neutral), 4]), trainable=learned) for learned in (True, False))
+            self.based = tf.Variable(1.0, trainable=False)
         self.feature_mean = tf.Variable(tf.zeros(features), trainable=False)
         self.feature_deviation = tf.Variable(tf.ones(features), trainable=False)
         if self.kept:
@@ -120,7 +121,7 @@ class HeterogeneityModel:
     def variables(self):
         """All variables of this stage, in the order in which they are saved."""
         axes = [self.axes, self.straight, self.ahead, self.led, self.open] if self.kept else []
-        others = [v for v in (*axes, self.base, self.base_information) if v is not None]
+        others = [v for v in (*axes, self.base, self.base_information, self.based) if v is not None]
         return [*self.encoder.variables, *self.decoder.variables, self.feature_mean, self.feature_deviation, *others]
 
     def encode(self, features, training=False):
@@ -160,8 +161,9 @@ class HeterogeneityModel:
 
     @property
     def own_base(self):
-        """What is learned of the mixture that moves [N, 4], as much of it as of motion; None where it is not learned."""
-        return None if self.base is None else self.open_motion * self.base
+        """What is learned of the mixture that moves [N, 4], as much of it as of motion; 0 where training left it out (`based`), None where
+        it is not learned."""
+        return None if self.base is None else self.based * self.open_motion * self.base
 
     def description(self, points, count):
         """What it takes to tell the decoder's outputs and the base, in nats: ``sum_m log(1 + count F_m v_m) / 2 + D sum_m log(1 + count F_m

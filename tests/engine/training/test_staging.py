@@ -267,7 +267,7 @@ def test_an_earlier_run_of_a_version_that_kept_no_covariances_is_refused_with_ho
     assert "(its latents.npz lacks z_covariance)" in str(refusal.value)
 
 
-@pytest.mark.parametrize("lacks", ["base", "ahead"])
+@pytest.mark.parametrize("lacks", ["base", "ahead", "averaged"])
 def test_an_earlier_run_of_a_version_whose_networks_lacked_a_part_is_refused(lacks):
     config = TrainConfig(continue_from="before")
     settings = dict(NETWORKS["default"], smoothness=config.smoothness)

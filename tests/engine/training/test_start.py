@@ -79,8 +79,8 @@ def test_an_epoch_is_kept_over_the_start_where_particle_by_particle_it_is_surely
     trainer.best = dict(epoch=epoch, held_out_gain=of_start.mean())
     kernel.assign_add(tf.ones_like(kernel))
     now = kernel.numpy()
-    trainer._held_out_gains = lambda: np.array(gains) if np.array_equal(kernel.numpy(), now) else of_start
-    assert trainer._is_best(np.mean(gains)) == best
+    trainer._held_out_gains = lambda: of_start
+    assert trainer._is_best(np.array(gains)) == best
     np.testing.assert_array_equal(kernel.numpy(), now)
 
 
@@ -100,24 +100,54 @@ def test_without_anything_above_the_noise_nothing_leads():
     assert not model.linear and np.any(model.encoder.variables[-2].numpy())      # by itself nothing would ever begin
 
 
-@pytest.mark.parametrize("closed,opened,alone,varying,found,earlier", [
-    (2.0, 2.0 * (1 + WORTH) + 0.01, 1.9, ["amplitude", "position"], "opened", False),      # worth it
-    (2.0, 2.0 * (1 + WORTH) - 0.01, 1.9, ["amplitude"], "closed", False),                  # better, but by too little
-    (1.5, 2.0, 1.99, ["amplitude"], "alone", True),      # the leading column alone did as well before the others came in
+@pytest.mark.parametrize("closed,opened,alone,varying,earlier", [
+    (2.0, 2.0 * (1 + WORTH) + 0.01, 1.9, ["amplitude", "position"], False),      # worth it
+    (2.0, 2.0 * (1 + WORTH) - 0.01, 1.9, ["amplitude"], False),                  # better, but by too little
+    (1.5, 2.0, 1.99, ["amplitude"], True),      # the leading column alone did as well before the others came in
 ])
-def test_columns_stay_open_only_where_held_out_particles_gain_by_them(closed, opened, alone, varying, found, earlier):
+def test_columns_stay_open_only_where_held_out_particles_gain_by_them(closed, opened, alone, varying, earlier):
     trainer = object.__new__(Trainer)
     trainer.model, trainer.leading, trainer.config = untrained(), 0, SimpleNamespace(epochs=10)
     trainer.model.open_beside(0, 0.0)
     trainer.best, trainer.best_weights = dict(held_out_gain=alone), [v.numpy() for v in trainer.model.variables]
     kernel = trainer.model.trainable[0]
     kernel.assign_add(tf.ones_like(kernel))
+    trainer._trained, trainer._averages = trainer.model.trainable, [tf.Variable(v) for v in trainer.model.trainable]
     gains = iter([closed, opened])
     trainer.held_out_gain = lambda: next(gains)
-    assert trainer._kept(4, 1.0) == 1.0 and trainer.leading == 0      # not yet
-    assert trainer._kept(5, 1.0) == dict(closed=closed, opened=opened, alone=alone)[found]
+    trainer._close_columns(4)
+    assert trainer.leading == 0      # not yet
+    trainer._close_columns(5)
     assert trainer.model.varying == varying and trainer.leading is None
-    assert np.allclose(kernel.numpy(), trainer.best_weights[0]) == earlier
+    for _ in range(2):      # both the averages and the weights themselves
+        assert np.allclose(kernel.numpy(), trainer.best_weights[0]) == earlier
+        trainer._exchange()
+
+
+@pytest.mark.parametrize("more,kept", [([0.1, 0.1, 0.1, 0.2], True), ([0.3, -0.3, 0.3, -0.1], False), ([-0.1, -0.1, -0.2, -0.1], False)])
+def test_the_base_counts_where_held_out_particles_are_surely_better_with_it(more, kept):
+    trainer, alone = object.__new__(Trainer), np.array([1.0, 2.0, 3.0, 4.0])
+    trainer.model, trainer.leading, trainer.config = untrained(), None, SimpleNamespace(epochs=10)
+    trainer.model.base.assign(tf.ones_like(trainer.model.base))
+    trainer._held_out_gains = lambda: alone + np.array(more) * np.any(trainer.model.own_base.numpy())
+    np.testing.assert_array_equal(trainer._with_or_without_base(), alone + np.array(more) * kept)
+    assert np.any(trainer.model.own_base.numpy()) == kept and np.all(trainer.model.base.numpy() == 1)
+    trainer._open(2)      # while learning it counts
+    assert np.all(trainer.model.own_base.numpy() == 1)
+
+
+def test_averages_of_the_weights_are_over_all_steps_and_then_over_an_epoch_s_length():
+    trainer, value = object.__new__(Trainer), tf.Variable([0.0])
+    trainer._trained, trainer._averages, trainer.steps_per_epoch = [value], [tf.Variable([100.0])], 4
+    averages = []
+    for step in range(1, 7):
+        trainer.optimizer = SimpleNamespace(iterations=tf.constant(step))
+        value.assign([float(step)])
+        trainer._average()
+        averages.append(float(trainer._averages[0][0]))
+    np.testing.assert_allclose(averages, [1, 1.5, 2, 2.5, 2.5 + 2.5 / 4, 3.125 + 2.875 / 4])
+    trainer._exchange()
+    assert float(value[0]) == averages[-1] and float(trainer._averages[0][0]) == 6
 
 
 def test_the_best_of_the_first_part_is_measured_again_by_the_bound_of_the_second():

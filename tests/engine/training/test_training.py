@@ -150,7 +150,7 @@ def test_a_run_continues_from_the_networks_of_an_earlier_one(small, small_run, t
 
 @pytest.mark.parametrize("vary", ["amplitude", "position,width"])
 def test_only_the_columns_asked_for_vary(small, tmp_path, monkeypatch, vary):
-    monkeypatch.setattr(Trainer, "_kept", lambda self, number, gain: gain)      # whatever they are worth
+    monkeypatch.setattr(Trainer, "_close_columns", lambda self, number: None)   # whatever they are worth
     monkeypatch.setattr(Trainer, "measure_start", lambda self: None)            # and the start is
     assert gmmhet("train", "--out", tmp_path / "out",
                   *training(small, epochs=1, latent_steps=1, latent_dim=2, vary=vary, learning_rate=0.01)) == 0
