@@ -282,7 +282,7 @@ class Trainer:
         """Held-out gains [n_held]; the base is left out where they are not surely better with it. Many numbers that all follow noise a
         little cost held-out particles more than a weak motion gives."""
         gains = self._held_out_gains()
-        if self.model.base is not None:
+        if self.model.base is not None and self.model.open_motion > 0:
             self.model.based.assign(0.0)
             plain = self._held_out_gains()
             if surely(gains - plain):

@@ -132,6 +132,9 @@ def test_the_base_counts_where_held_out_particles_are_surely_better_with_it(more
     trainer._held_out_gains = lambda: alone + np.array(more) * np.any(trainer.model.own_base.numpy())
     np.testing.assert_array_equal(trainer._with_or_without_base(), alone + np.array(more) * kept)
     assert np.any(trainer.model.own_base.numpy()) == kept and np.all(trainer.model.base.numpy() == 1)
+    trainer.model.open_beside(0, 0.0)      # where nothing moves there is nothing to ask
+    assert np.array_equal(trainer._with_or_without_base(), alone) and bool(trainer.model.based.numpy()) == kept
+    trainer.model.open_beside(0, 1.0)
     trainer._open(2)      # while learning it counts
     assert np.all(trainer.model.own_base.numpy() == 1)
 
