@@ -291,6 +291,8 @@ def _finish(config, run, trainer, given_covariance):
         predicts=how_seen(items, own, own_covariance, config.seed),
         resolution_angst=model.likelihood.grid.box * model.pixel_size / model.likelihood.grid.m,
         gaussians=len(model.neutral), free_gaussians=int(model.free.sum()), anchors=model.deformation.anchors, **model.likelihood.figures())
+    if model.base is not None and not model.based.numpy():
+        log.info("the mixture that moves is the neutral one: held-out particles were not surely better explained with one learned along")
     if trainer.poses:
         summary.update(pose_error_deg=float(np.degrees(trainer.poses.sigma[0])), pose_error_angst=float(trainer.poses.sigma[1]))
         log.info("poses are uncertain by %s along each axis", trainer.poses)
