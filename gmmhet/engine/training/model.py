@@ -43,7 +43,8 @@ class HeterogeneityModel:
         base. latent_dim is that of the own part; subspace is how many axes of the features' subspaces the encoder is given, 0 for the
         standardised features (see `training.subspace`); ahead, whether the decoder has a linear part, where positions vary; description is
         what a nat of it costs while learning, 0 for nothing (see `description`); draws is how many of z training takes in its second part
-        (see `training.bound`); base, whether the mixture that moves is learned too, where positions vary.
+        (see `training.bound`); base, whether the mixture that moves is learned too, where positions vary; averaged, whether running
+        averages of the weights are what counts.
     earlier : HeterogeneityModel of the same neutral mixture, or None.
     """
 

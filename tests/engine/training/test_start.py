@@ -1,4 +1,5 @@
 """What a model starts from: the linear answer of the column that leads, and the others closed until they are worth it."""
+import csv
 import json
 import re
 from types import SimpleNamespace
@@ -228,7 +229,12 @@ def test_where_parts_come_and_go_amplitudes_explain_more_than_positions_and_stay
     folder = simulated(tmp_path, "assembly", 1200, 0.2)
     assert gmmhet("train", "--out", folder / "train", *training(folder, epochs=10, latent_steps=1)) == 0
     found, told = json.load(open(folder / "train" / rundir.SUMMARY)), (folder / "train" / rundir.LOG).read_text()
-    assert found["varies"][0] == "amplitude" and found["verdict"].startswith("Heterogeneity supported")
+    assert found["varies"][0] == "amplitude" and found["verdict"].startswith("Heterogeneity supported") and "before training" not in told
+    said = re.search(r"epoch (\d+), the best so far, gains (\S+) by the tighter bound", told)      # the two parts go by different bounds
+    held = {int(r["epoch"]): float(r["held_out_gain"]) for r in csv.DictReader(open(folder / "train" / rundir.HISTORY))}
+    later = {int(said[1]): float(said[2]), **{epoch: gain for epoch, gain in held.items() if epoch > 5}}
+    assert int(said[1]) <= 5 and found["best_epoch"] == max(later, key=later.get)
+    assert found["held_out_gain"] == pytest.approx(max(later.values()), rel=1e-3)
     amplitude, position = (float(re.search("to first order, %s explains ([^ ]+)" % name, told)[1]) for name in ("amplitude", "position"))
     assert found["motion_rms_angst"] < 1.0 and amplitude > position
 
