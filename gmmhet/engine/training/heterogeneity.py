@@ -55,8 +55,8 @@ class Trainer:
 
     Loss per particle: minus a bound on its evidence (see `Bound`), so that the held-out value is one on the evidence for heterogeneity and
     not only a fit; plus, while learning, a share of what it takes to describe the decoder (`HeterogeneityModel.description`). The bound is
-    by one draw of z until all columns vary, and then by several; from a linear start on by several. What counts, for held-out particles and
-    in the end, are the weights' running averages: from step to step weights follow noise.
+    by one draw of z until all columns vary, and then by several; of faint motion by several from the start. What counts, for held-out
+    particles and in the end, are the weights' running averages: from step to step weights follow noise.
 
     Parameters
     ----------
@@ -136,9 +136,9 @@ class Trainer:
 
     @property
     def _several(self):
-        """Whether several draws of z are taken now: where the encoder's posterior is a fair one, which it is in the second part of the
-        training, and from a linear start on."""
-        return self.bound.by_several and (self.model.linear or len(self.history) + 1 > self._opening[1])
+        """Whether several draws of z are taken now: in the second part of the training, where the encoder's posterior is a fair one; from
+        the start on where motion shows so little that by one draw it gains nothing. Of narrow posteriors few draws find the right place."""
+        return self.bound.by_several and (self.model.begins_faint or len(self.history) + 1 > self._opening[1])
 
     @property
     def _kind(self):
@@ -239,7 +239,7 @@ class Trainer:
         warmth = tf.constant(1.0 if self.model.linear else min(1.0, (number - 0.5) / WARM_UP_EPOCHS), tf.float32)
         gain, divergence = 0.0, 0.0
         self._open(number)
-        if self._several and number == self._opening[1] + 1 and not self.model.linear:
+        if self._several and number == self._opening[1] + 1 and not self.model.begins_faint:
             self._measure_best_again()
         batches = prefetched(self.items, order, config.batch_size, self.features, self.devices.own)
         for i, (chosen, batch) in enumerate(progress(batches, self.steps_per_epoch, "epoch %d" % number)):

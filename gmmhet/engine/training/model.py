@@ -20,6 +20,8 @@ SETTINGS, WEIGHTS, NEUTRAL, EARLIER = "model.json", "weights.npz", "neutral.npz"
 LOG_STD_RANGE, LOG_STD_OFFSET = (-5.0, 1.0), 1.0
 #: amplitudes lead where they explain so many times what other columns do: to first order, motion looks like fading here and there too
 FADING_OVER_MOTION = 1.5
+#: motion that explains less is faint (nats a particle, to first order)
+FAINT = 1.0
 
 
 class HeterogeneityModel:
@@ -61,7 +63,7 @@ class HeterogeneityModel:
         self.encoder = mlp(self.kept + self.given_dim if self.kept else features, outputs=outputs, seed=s["seed"],
                            last_scale=s["encoder_scale"], **common)
         self.decoder = mlp(self.own_dim, outputs=self.deformation.outputs, seed=s["seed"] + 1000, zero_last=True, **common)
-        self.base = self.base_information = self.based = self.ahead = self.led = None
+        self.base = self.base_information = self.based = self.ahead = self.led = self.faint = None
         if s.get("base") and "position" in s["columns"]:
             self.base, self.base_information = (tf.Variable(tf.zeros([len(neutral), 4]), trainable=learned) for learned in (True, False))
             self.based = tf.Variable(1.0, trainable=False)
@@ -72,7 +74,7 @@ class HeterogeneityModel:
             self.straight = tf.Variable(tf.zeros([self.kept, self.own_dim]))
             if s.get("ahead") and "position" in s["columns"]:
                 self.ahead = tf.Variable(tf.zeros([self.own_dim, self.deformation.outputs]))
-                self.led = tf.Variable(0.0, trainable=False)
+                self.led, self.faint = (tf.Variable(0.0, trainable=False) for _ in range(2))
             self.open = tf.Variable(tf.ones([len(self.deformation.columns)]), trainable=False)
 
     @property
@@ -121,7 +123,7 @@ class HeterogeneityModel:
     @property
     def variables(self):
         """All variables of this stage, in the order in which they are saved."""
-        axes = [self.axes, self.straight, self.ahead, self.led, self.open] if self.kept else []
+        axes = [self.axes, self.straight, self.ahead, self.led, self.faint, self.open] if self.kept else []
         others = [v for v in (*axes, self.base, self.base_information, self.based) if v is not None]
         return [*self.encoder.variables, *self.decoder.variables, self.feature_mean, self.feature_deviation, *others]
 
@@ -200,7 +202,8 @@ class HeterogeneityModel:
 
         The encoder sees the features along the axes of every column's subspace, scaled to what part of each axis is no noise, and begins
         with the linear answer of the column that explains most. Where that is of positions, so does the decoder, and the networks at first
-        add nothing; amplitudes have levels, between which a line passes.
+        add nothing; amplitudes have levels, between which a line passes. Motion that explains less than FAINT nats a particle is marked so,
+        for the trainer.
 
         Parameters
         ----------
@@ -229,10 +232,12 @@ class HeterogeneityModel:
                 bias[self.own_dim + first] -= 0.5 * np.log1p(strength)
                 kernel, last = self.encoder.variables[-2:]
                 last.assign(bias)
-                if self.ahead is not None and self.led is not None and self.deformation.columns[number] == "position":
+                if self.ahead is not None and self.led is not None and self.faint is not None and \
+                        self.deformation.columns[number] == "position":
                     kernel.assign(tf.zeros_like(kernel))
                     self.ahead[:count, row:row + size].assign((found.axes[:, :count] * np.sqrt(strength)).T)
                     self.led.assign(1.0)
+                    self.faint.assign(float(max(evidence) < FAINT))
             row, column = row + size, column + kept
         self.axes.assign(axes)
         self.straight.assign(straight)
@@ -242,6 +247,11 @@ class HeterogeneityModel:
     def linear(self):
         """Whether encoder and decoder began with the linear answer (see `begin_in`); else the decoder's linear part says nothing."""
         return self.led is not None and bool(self.led.numpy())
+
+    @property
+    def begins_faint(self):
+        """Whether the linear answer that training began with says little of any one particle (see `begin_in`)."""
+        return self.faint is not None and bool(self.faint.numpy())
 
     def given(self, features):
         """The part [B, given_dim] of z that features [B, F] bring along."""

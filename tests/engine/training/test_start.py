@@ -37,6 +37,7 @@ def subspaces(model, *strengths):
 
 
 @pytest.mark.parametrize("strengths,leading", [(((5.0, 1.0), (2.0, 0.5)), 0), (((1.0,), (3.0, 2.0)), 1),
+                                               (((0.3,), (1.0, 0.5)), 1),
                                                (((3.2, 2.0), (3.0, 2.0)), 1)])      # alike: motion also looks like fading
 def test_the_encoder_starts_with_the_posterior_of_the_column_that_explains_most_and_the_decoder_if_it_moves(strengths, leading):
     model = untrained()
@@ -64,6 +65,19 @@ def test_the_encoder_starts_with_the_posterior_of_the_column_that_explains_most_
         expected[:, low:] = own[:, :used] * np.sqrt(strength) @ found[leading].axes[:, :used].T
     np.testing.assert_allclose(model.changes(own).numpy(), expected, rtol=1e-4, atol=1e-4)
     assert model.linear == (leading == 1)
+    assert model.begins_faint == (max(strength) == 1)      # it explains 0.2 nats
+
+
+@pytest.mark.parametrize("faint", [False, True])
+def test_several_draws_are_taken_in_the_second_part_and_of_faint_motion_from_the_start(faint):
+    trainer = object.__new__(Trainer)
+    trainer.model, trainer.bound, trainer.config = untrained(), SimpleNamespace(by_several=True), SimpleNamespace(epochs=10)
+    trainer.model.begin_in(subspaces(trainer.model, (0.0,), (1.0, 0.5) if faint else (6.0, 5.0)))
+    taken = []
+    for done in (0, 4, 5, 9):
+        trainer.history = [None] * done
+        taken.append(trainer._several)
+    assert taken == ([True] * 4 if faint else [False, False, True, True])
 
 
 @pytest.mark.parametrize("epoch,gains,best", [
@@ -197,6 +211,7 @@ def test_what_the_outputs_take_to_describe_grows_with_what_they_say_and_with_wha
 def test_only_where_positions_vary_are_the_base_and_a_linear_part_of_the_decoder_learned(settings):
     model = untrained(**settings)
     assert model.base is None and model.ahead is None and len(model.trainable) == len(untrained().trainable) - 2
+    assert not model.linear and not model.begins_faint
 
 
 @pytest.mark.parametrize("columns,leading,expected", [(["amplitude"], None, 0.0), (["position"], None, 1.0),
