@@ -21,7 +21,7 @@ LOG_STD_RANGE, LOG_STD_OFFSET = (-5.0, 1.0), 1.0
 #: amplitudes lead where they explain so many times what other columns do: to first order, motion looks like fading here and there too
 FADING_OVER_MOTION = 1.5
 #: motion that explains less is faint (nats a particle, to first order)
-FAINT = 1.0
+FAINT = 0.3
 
 
 class HeterogeneityModel:
