@@ -1,4 +1,5 @@
 """One function per stage: its parameters in, its run folder out. The work itself lives in each stage's own package."""
+import contextlib
 import os
 
 import numpy as np
@@ -105,7 +106,8 @@ def use_hardware(config):
     if config.threads and config.threads != tf.config.threading.get_intra_op_parallelism_threads():
         tf.config.threading.set_intra_op_parallelism_threads(config.threads)
     for gpu in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(gpu, True)
+        with contextlib.suppress(RuntimeError):      # of a GPU that this process uses already
+            tf.config.experimental.set_memory_growth(gpu, True)
     tf.config.experimental.enable_tensor_float_32_execution(False)
     tf.keras.utils.set_random_seed(config.seed)
     threadpool_limits(1, "blas")

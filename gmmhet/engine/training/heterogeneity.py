@@ -77,12 +77,13 @@ class Trainer:
             dict(model.likelihood.state(), objective="frc"))
         self.learned = np.flatnonzero(~held_out)
         self._images = len(self.learned) * model.copies
-        self._described = model.settings.get("description", 0.0) if self.agreement.objective == "likelihood" else 0.0
+        #: without a likelihood nothing says what the decoder's description and the base are worth
+        self._likely = self.agreement.objective == "likelihood"
+        self._described = model.settings.get("description", 0.0) if self._likely else 0.0
         self.steps_per_epoch = -(-len(self.learned) // config.batch_size)
         schedule = tf.keras.optimizers.schedules.CosineDecay(config.learning_rate, config.epochs * self.steps_per_epoch, alpha=0.05)
         self.optimizer = tf.keras.optimizers.Adam(schedule, clipnorm=None, global_clipnorm=CLIP_NORM)
-        #: without a likelihood nothing says what the base is worth
-        self._trained = [v for v in model.trainable if v is not model.base or self.agreement.objective == "likelihood"]
+        self._trained = [v for v in model.trainable if v is not model.base or self._likely]
         self.optimizer.build(self._trained)
         self._averages = [tf.Variable(v, trainable=False) for v in self._trained] if model.settings.get("averaged") else []
         self.history, self.best, self.best_weights = [], None, None
@@ -282,7 +283,7 @@ class Trainer:
         """Held-out gains [n_held]; the base is left out where they are not surely better with it. Many numbers that all follow noise a
         little cost held-out particles more than a weak motion gives."""
         gains = self._held_out_gains()
-        if self.model.base is not None and self.model.open_motion > 0:
+        if self._likely and self.model.base is not None and self.model.open_motion > 0:
             self.model.based.assign(0.0)
             plain = self._held_out_gains()
             if surely(gains - plain):

@@ -163,6 +163,7 @@ def test_only_the_region_asked_for_varies_and_the_ring_correlation_trains_too(sm
     moved = np.abs(model.decode(np.ones((1, 2)))[0][0] - model.neutral.centers).max(1) > 0
     np.testing.assert_array_equal(moved, inside)
     assert not np.any(model.base.numpy())      # only a likelihood says what it is worth
+    assert "the mixture that moves" not in (tmp_path / "out" / rundir.LOG).read_text()
 
 
 # ---- what goes wrong
