@@ -141,7 +141,7 @@ def test_columns_stay_open_only_where_held_out_particles_gain_by_them(closed, op
 @pytest.mark.parametrize("more,kept", [([0.1, 0.1, 0.1, 0.2], True), ([0.3, -0.3, 0.3, -0.1], False), ([-0.1, -0.1, -0.2, -0.1], False)])
 def test_the_base_counts_where_held_out_particles_are_surely_better_with_it(more, kept):
     trainer, alone = object.__new__(Trainer), np.array([1.0, 2.0, 3.0, 4.0])
-    trainer.model, trainer.leading, trainer.config = untrained(), None, SimpleNamespace(epochs=10)
+    trainer.model, trainer.leading, trainer.config, trainer._likely = untrained(), None, SimpleNamespace(epochs=10), True
     trainer.model.base.assign(tf.ones_like(trainer.model.base))
     trainer._held_out_gains = lambda: alone + np.array(more) * np.any(trainer.model.own_base.numpy())
     np.testing.assert_array_equal(trainer._with_or_without_base(), alone + np.array(more) * kept)
@@ -151,6 +151,9 @@ def test_the_base_counts_where_held_out_particles_are_surely_better_with_it(more
     trainer.model.open_beside(0, 1.0)
     trainer._open(2)      # while learning it counts
     assert np.all(trainer.model.own_base.numpy() == 1)
+    trainer._likely = False      # without a likelihood it is not learned, and not asked for
+    trainer._held_out_gains = lambda: alone + trainer.model.based.numpy()
+    assert np.array_equal(trainer._with_or_without_base(), alone + 1)
 
 
 def test_averages_of_the_weights_are_over_all_steps_and_then_over_an_epoch_s_length():
