@@ -317,7 +317,8 @@ def read_options():
     parser.add_argument("--bodies", action="store_true", help="tell train which Gaussians can move, and that they do so as rigid bodies")
     parser.add_argument("--refine", action="store_true", help="refine the poses after training, then fit and train again (not c3)")
     parser.add_argument("--out", default="bench_out", help="folder that keeps the simulated sets, the runs and results.json")
-    parser.add_argument("--set-param", nargs="*", default=[], metavar="KEY=VALUE", help="parameter of train, or fit.KEY of fit")
+    parser.add_argument("--set-param", nargs="*", action="extend", default=[], metavar="KEY=VALUE",
+                        help="parameters of train, or fit.KEY of fit; may be given several times")
     options = parser.parse_args()
     for name in ("sets", "seeds", "poses", "presets"):
         setattr(options, name, getattr(options, name).split(","))

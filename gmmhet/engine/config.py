@@ -136,10 +136,11 @@ class TrainConfig(Common):
                                   low=0.0, high=10000.0, unit="Å", expert=True)
     rescale_map: bool = param(False, "Use the neutral model although its pixel size is not the particles'.", expert=True)
     epochs: int = param(0, "Most passes through the particles; 0 chooses it from their number, more for small sets. Training stops "
-                        "earlier when held-out agreement no longer improves. More of them, or more patience, with --resume take a run "
+                        "earlier when held-out particles are explained worse. More of them, or more patience, with --resume take a run "
                         "further.", low=0, high=10000)
-    patience: int = param(0, "Epochs without a better held-out agreement before training stops; 0 takes a third of --epochs, for the "
-                          "agreement rises most when the learning rate falls, at the end.", low=0, high=10000, expert=True)
+    patience: int = param(0, "Epochs in a row that explain held-out particles worse than the best one, by two standard errors, before "
+                          "training stops; 0 takes a third of --epochs, for the agreement rises most when the learning rate falls, at "
+                          "the end.", low=0, high=10000, expert=True)
     batch_size: int = param(64, "Particles per optimizer step.", low=1, high=4096)
     learning_rate: float = param(1e-3, "ADAM learning rate at the start.", low=1e-7, high=1.0, expert=True)
     held_out: float = param(0.1, "Fraction of the particles the networks never see; they measure agreement honestly.",

@@ -30,7 +30,7 @@ class GmmHetProtTrain(GmmHetProtBase):
     _notShown = ("pause_after_epoch", "ids")      # set by the steps; the input set is the subset
     _sections: ClassVar = {"Controls": ("null", "half_sets")}
     _figures: ClassVar = {"verdict": "%s", "held_out_evidence": "Evidence on held-out particles: *%.3g* nats a particle",
-                          "motion_rms_angst": "Decoded motion: *%.2f Å* rms", "epochs": "Epochs: *%d*", "best_epoch": "Best epoch: *%d*"}
+                          "motion_rms_angst": "Decoded motion: *%.2f Å* rms", "epochs": "Epochs: *%d*", "best_epoch": "Epoch kept: *%d*"}
     _possibleOutputs: ClassVar = {"outputParticles": SetOfParticlesFlex}
 
     # ------------------------------------------------------------------ DEFINE

@@ -42,7 +42,7 @@ def draw_history(axes, history, unit, best=None, gain=None):
                   color=FAINT, ha="right")
     axes.plot(epoch, history["training_gain"], "-o", color=BLUE, markersize=3.5, label="learned from")
     axes.plot(epoch, held, "-o", color=RED, markersize=3.5, label="held out")
-    words, best = ("best epoch so far", epoch[np.argmax(held)]) if best is None else ("best epoch, kept", best)
+    words, best = ("highest so far", epoch[np.argmax(held)]) if best is None else ("epoch kept", best)
     axes.plot(best, held[list(epoch).index(best)] if best else gain, "o", markersize=11, markerfacecolor="none", markeredgecolor=RED,
               label=words)
     plain(axes, "Agreement above the neutral model", "Epoch", "Gain per particle (%s)" % unit)

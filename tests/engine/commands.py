@@ -6,11 +6,12 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from gmmhet.engine import rundir
 from gmmhet.engine.cli import main
-from gmmhet.engine.training.heterogeneity import LEAD
+from gmmhet.engine.training.heterogeneity import LEAD, SURE
 
 #: a train run whose quality does not matter
 QUICK = dict(epochs=2, latent_steps=1, latent_dim=2)
@@ -44,14 +45,18 @@ def training(folder, **flags):
 
 
 def assert_best_epoch_was_kept(run, epochs):
-    """Of a train run of so many epochs: the best of the first part, by the bound of the second, or a better one of the second."""
+    """Of a train run of so many epochs: the last of the second part than which none was surely better, or that of the first part."""
     opened, found = round(LEAD[1] * epochs), json.loads((run / rundir.SUMMARY).read_text())
     said = re.search(r"epoch (\d+), the best so far, gains (\S+) by the tighter bound", (run / rundir.LOG).read_text())
     with open(run / rundir.HISTORY, newline="") as file:
-        later = {int(row["epoch"]): float(row["held_out_gain"]) for row in csv.DictReader(file) if int(row["epoch"]) > opened}
-    first, again, then = int(said[1]), float(said[2]), max(later.values())
-    assert first <= opened
-    if again > then:
-        assert found["best_epoch"] == first and found["held_out_gain"] == pytest.approx(again, rel=1e-3)      # as the log rounds it
+        later = [row for row in csv.DictReader(file) if int(row["epoch"]) > opened]
+    peak = [float(said[2])] + [float(row["held_out_gain"]) for row in later]
+    for i, row in enumerate(later):
+        assert np.sign(float(row["behind_best"])) == np.sign(max(peak[:i + 1]) - peak[i + 1])
+    fair = [row for row in later if float(row["behind_best"]) <= SURE]
+    assert int(said[1]) <= opened
+    if fair:
+        assert found["best_epoch"] == int(fair[-1]["epoch"])
+        assert found["held_out_gain"] == pytest.approx(float(fair[-1]["held_out_gain"]))
     else:
-        assert found["best_epoch"] == max(later, key=later.get) and found["held_out_gain"] == pytest.approx(then)
+        assert found["best_epoch"] == int(said[1]) and found["held_out_gain"] == pytest.approx(peak[0], rel=1e-3)      # as logged

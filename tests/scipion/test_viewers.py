@@ -100,8 +100,8 @@ def test_a_gaussian_is_drawn_over_its_density_in_all_three_views(project, runs):
 
 
 # ------------------------------------------------------------------ train
-@pytest.mark.parametrize("summary,epoch,words_of_it", [(None, 2, "best epoch, kept"), ({}, 3, "best epoch so far"),
-                                                       (dict(best_epoch=0, held_out_gain=1.9), 0, "best epoch, kept")])
+@pytest.mark.parametrize("summary,epoch,words_of_it", [(None, 2, "epoch kept"), ({}, 3, "highest so far"),
+                                                       (dict(best_epoch=0, held_out_gain=1.9), 0, "epoch kept")])
 def test_curves_show_both_gains_the_neutral_line_and_the_epoch_that_was_kept(project, runs, monkeypatch, summary, epoch, words_of_it):
     if summary is not None:
         monkeypatch.setattr(type(runs["train"]), "getSummary", lambda self: summary)

@@ -12,10 +12,17 @@ from gmmhet.engine.imaging.pose_change import small_rotation
 POSITION_UNIT_ANGST, WIDTH_UNIT = 5.0, 0.2
 #: the same of the base, which is learned in fewer steps than the networks' weights
 BASE_POSITION_UNIT_ANGST, BASE_WIDTH_UNIT = 15.0, 0.6
+#: edge of a neighbourhood over the distance over which positions change together
+NEIGHBOURHOOD = 2.5
 #: a rigid body turns by less than this (radians), and counts as at least so large (radius of gyration, Å)
 MOST_TURN, LEAST_RADIUS_ANGST = np.pi / 2, 1.0
 #: a rigid motion is fitted in so many steps, to what follows it within this distance (Å); Å^2 added to the moments of inertia
 RIGID_STEPS, RIGID_ANGST, LEAST_INERTIA = 3, 0.5, 1e-3
+
+
+def _clusters(centers, edge_angst, seed=0):
+    """k-means clusters of points [N, 3], as many as cubes of this edge hold some."""
+    return KMeans(len(np.unique(np.floor(centers / edge_angst), axis=0)), n_init=1, random_state=seed).fit(centers)
 
 
 def anchor_weights(centers, smoothness_angst, seed=0):
@@ -27,8 +34,7 @@ def anchor_weights(centers, smoothness_angst, seed=0):
     count = len(centers)
     if smoothness_angst <= 0 or count < 4:
         return np.eye(count, dtype=np.float32)
-    anchors = len(np.unique(np.floor(centers / smoothness_angst), axis=0))
-    points = KMeans(anchors, n_init=1, random_state=seed).fit(centers).cluster_centers_
+    points = _clusters(centers, smoothness_angst, seed).cluster_centers_
     distance2 = np.sum((centers[:, None] - points[None]) ** 2, axis=-1)
     weights = np.exp(-0.5 * (distance2 - distance2.min(1, keepdims=True)) / smoothness_angst**2)
     return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
@@ -80,6 +86,7 @@ class Deformation:
         self.weights = {c: spread[reach[c]] for c in bend}
         if self._bodies:
             self.weights["position"] = self._bodies.members
+        self._smoothness_angst = smoothness_angst
         by_anchor = {"amplitude": 1, "position": 6 if self._bodies else 3, "width": 1}
         self.sizes = tuple(by_anchor[c] * self.weights[c].shape[1] for c in self.columns)
         self._centers, self._amplitudes, self._widths = (tf.constant(np.float32(a)) for a in (
@@ -93,6 +100,26 @@ class Deformation:
         weights = np.zeros((len(centers), inner.shape[1]), np.float32)
         weights[self.free] = inner
         return tf.constant(weights)
+
+    @cached_property
+    def neighbourhoods(self):
+        """Which Gaussians may move alike: membership [N, K] in neighbourhoods of 2.5 times the smoothness, or in rigid bodies; without
+        either each is its own."""
+        if self._bodies:
+            return self._bodies.members.numpy()
+        if self._smoothness_angst > 0:
+            labels = _clusters(self._centers.numpy()[self.free], NEIGHBOURHOOD * self._smoothness_angst).labels_
+        else:
+            labels = np.arange(self.free.sum())
+        members = np.zeros((len(self.free), labels.max() + 1), np.float32)
+        members[np.flatnonzero(self.free), labels] = 1
+        return members
+
+    @cached_property
+    def motions(self):
+        """How far each anchor of the positions is in each neighbourhood, [M, K]; rows sum to 1."""
+        weights = self.weights["position"].numpy()
+        return weights.T @ self.neighbourhoods / weights.sum(0)[:, None]
 
     @property
     def anchors(self):

@@ -65,7 +65,7 @@ def draw_history(axes, path, found):
     axes.plot(epoch, held, "-o", color=REAL, markersize=3, linewidth=1.6, label="held out")
     best = found["best_epoch"]
     axes.plot(best, held[best - 1] if best else found["held_out_gain"], "o", markersize=10, markerfacecolor="none", markeredgecolor=REAL,
-              markeredgewidth=1.4, label="best epoch, kept")
+              markeredgewidth=1.4, label="epoch kept")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False, fontsize=8.5, loc="best")
     plain(axes, "Bound on the gain, by epoch", "Epoch", "Over the model it starts from, per particle")

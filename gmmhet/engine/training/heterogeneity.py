@@ -37,13 +37,19 @@ WARM_UP_EPOCHS = 2
 LEAD = 0.3, 0.5
 #: share of the gain by which they have to add to it
 WORTH = 0.05
-#: standard errors by which held-out particles have to be better explained with the base, and by an epoch than by the start
+#: standard errors by which held-out particles have to be better explained with the base, by an epoch than by the start, and by an earlier
+#: epoch than by a later one
 SURE = 2.0
+
+
+def standard_errors(differences):
+    """Mean of differences [n], in its standard errors."""
+    return float(np.mean(differences) / max(np.std(differences) / np.sqrt(len(differences)), np.finfo(float).tiny))
 
 
 def surely(differences):
     """Whether the mean of differences [n] is above 0 by SURE standard errors."""
-    return np.mean(differences) > SURE * np.std(differences) / np.sqrt(len(differences))
+    return standard_errors(differences) > SURE
 
 
 class TrainError(RuntimeError):
@@ -86,7 +92,7 @@ class Trainer:
         self._trained = [v for v in model.trainable if v is not model.base or self._likely]
         self.optimizer.build(self._trained)
         self._averages = [tf.Variable(v, trainable=False) for v in self._trained] if model.settings.get("averaged") else []
-        self.history, self.best, self.best_weights = [], None, None
+        self.history, self.best, self.best_weights, self.peak = [], None, None, np.zeros(0)
         self.leading: int | None = None
         self.bound = Bound(model, self.agreement, config.amplitude_cost)
         kinds = list(itertools.product((False, True), repeat=2))
@@ -190,8 +196,9 @@ class Trainer:
         goes_on = os.path.exists(path)
         if goes_on:
             state, kept = load_checkpoint(path, dict(model=self.model.variables, optimizer=self.optimizer.variables,
-                                                     averages=self._averages, best=None, poses=None))
+                                                     averages=self._averages, best=None, poses=None, peak=None))
             self.history, self.best, self.best_weights, self.leading = state["history"], state["best"], kept["best"], state.get("leading")
+            self.peak = kept["peak"][0]
             if self.poses:
                 self.poses.change, sigma = kept["poses"]
                 self.poses.assume(sigma)
@@ -207,7 +214,8 @@ class Trainer:
     def measure_start(self):
         """Count what training starts from as its best epoch so far, number 0."""
         self._open(0)
-        self.best, self.best_weights = dict(epoch=0, held_out_gain=self.held_out_gain()), [v.numpy() for v in self.model.variables]
+        self.peak = self._held_out_gains()
+        self.best, self.best_weights = dict(epoch=0, held_out_gain=float(np.mean(self.peak))), [v.numpy() for v in self.model.variables]
         log.info("before training: gain over %s %.4g (held out)", self._over, self.best["held_out_gain"])
 
     @property
@@ -216,7 +224,7 @@ class Trainer:
         return "the earlier stage" if self.model.earlier else "neutral"
 
     def finished(self):
-        """Whether the last epoch is done or held-out agreement has stopped improving."""
+        """Whether the last epoch is done, or held-out particles have been worse explained for `patience` epochs."""
         done = len(self.history)
         return done >= self.config.epochs or (self.best is not None
                                               and done - max(self.best["epoch"], self._opening[1]) >= self.config.patience)
@@ -258,17 +266,19 @@ class Trainer:
         held = float(np.mean(gains))
         self._settle_poses()
         self.history.append(dict(epoch=number, training_gain=(gain - divergence) / len(order), held_out_gain=held,
-                                 divergence=divergence / len(order), seconds=time.monotonic() - started))
+                                 divergence=divergence / len(order), seconds=time.monotonic() - started,
+                                 behind_best=standard_errors(self.peak - gains) if len(self.peak) else 0.0))
         log.info("epoch %d: gain over %s %.4g (training), %.4g (held out)%s", number, self._over, self.history[-1]["training_gain"], held,
                  "; poses uncertain by %s" % self.poses if self._posing else "")
         opening = self.leading is not None and self._opening[0] < number < self._opening[1]
-        if not opening and self._is_best(gains):
+        if not opening and self._is_kept(gains):
             self.best, self.best_weights = self.history[-1], [v.numpy() for v in self.model.variables]
         self._exchange()
         if self.devices.is_chief:
             save_checkpoint(self.run(rundir.WORK, CHECKPOINT),
                             dict(model=self.model.variables, optimizer=self.optimizer.variables, best=self.best_weights or [],
-                                 averages=self._averages, poses=[self.poses.change, self.poses.sigma] if self.poses else []),
+                                 averages=self._averages, peak=[self.peak],
+                                 poses=[self.poses.change, self.poses.sigma] if self.poses else []),
                             dict(history=self.history, best=self.best, leading=self.leading))
             self.write_history()
 
@@ -292,12 +302,22 @@ class Trainer:
                 gains = plain
         return gains
 
-    def _is_best(self, gains):
-        """Whether held-out gains [n_held] are the best so far; better than the start they have to be surely. From a weak signal many epochs
-        learn mostly noise, and the luckiest of them would pass for better."""
-        if self.best is None or np.mean(gains) <= self.best["held_out_gain"]:
-            return self.best is None
-        return self.best["epoch"] > 0 or surely(gains - self._best_gains())
+    def _is_kept(self, gains):
+        """Whether the networks that held-out particles [n_held] gain this by count from now on.
+
+        A later epoch counts unless an earlier one was surely better: held-out particles are few, and the luckiest epoch of many that are
+        alike may be one that had learned little yet. Than the start an epoch has to be surely better: from a weak signal many
+        epochs learn mostly noise.
+        """
+        if self.best is None:
+            kept = True
+        elif self.best["epoch"] == 0:
+            kept = surely(gains - self.peak)
+        else:
+            kept = not surely(self.peak - gains)
+        if kept and (not len(self.peak) or np.mean(gains) > np.mean(self.peak)):
+            self.peak = gains
+        return kept
 
     def _open(self, number):
         """Let the base in, and the columns that wait for the leading one, those little by little."""
@@ -333,17 +353,13 @@ class Trainer:
     def _measure_best_again(self):
         """The held-out gain of the best networks so far by the bound that counts from now on: of the same networks it is the tighter."""
         if self.best is not None:
-            self.best = dict(self.best, held_out_gain=float(np.mean(self._best_gains())))
+            now = [v.numpy() for v in self.model.variables]
+            assign(self.model.variables, self.best_weights)
+            self.peak = self._held_out_gains()
+            assign(self.model.variables, now)
+            self.best = dict(self.best, held_out_gain=float(np.mean(self.peak)))
             log.info("epoch %d, the best so far, gains %.4g by the tighter bound of what follows", self.best["epoch"],
                      self.best["held_out_gain"])
-
-    def _best_gains(self):
-        """Held-out gains [n_held] of the best networks so far."""
-        now = [v.numpy() for v in self.model.variables]
-        assign(self.model.variables, self.best_weights)
-        gains = self._held_out_gains()
-        assign(self.model.variables, now)
-        return gains
 
     def _check_finite(self, value, chosen, number):
         """Refuse to go on when the agreement [B] of the chosen items is not finite."""
@@ -368,7 +384,8 @@ class Trainer:
         return np.concatenate(gains)
 
     def write_history(self):
-        """history.csv: one row an epoch; gains per particle over the neutral model or the earlier stage (nats, or FRC)."""
+        """history.csv: one row an epoch; gains per particle over the neutral model or the earlier stage (nats, or FRC), and by how many
+        standard errors of the difference held-out particles are worse explained than by the best epoch before."""
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, list(self.history[0]))
         writer.writeheader()
@@ -377,6 +394,6 @@ class Trainer:
             f.write(text.getvalue().encode("utf-8"))
 
     def restore_best(self):
-        """Set the weights that agreed best with the held-out particles."""
+        """Set the weights of the epoch that was kept."""
         if self.best_weights:
             assign(self.model.variables, self.best_weights)

@@ -20,8 +20,27 @@ SETTINGS, WEIGHTS, NEUTRAL, EARLIER = "model.json", "weights.npz", "neutral.npz"
 LOG_STD_RANGE, LOG_STD_OFFSET = (-5.0, 1.0), 1.0
 #: amplitudes lead where they explain so many times what other columns do: to first order, motion looks like fading here and there too
 FADING_OVER_MOTION = 1.5
+#: variance, in errors of estimation, below which nothing is told from 0
+LEAST_VARIANCE = 0.01
 #: motion that explains less is faint (nats a particle, to first order)
 FAINT = 0.3
+
+
+def told(squares):
+    """What it takes to tell a number, of many whose mean square is x in errors of estimation: ``min_t x / t + log(1 + t)``, in half nats.
+
+    t is the variance that their prior has, and 1 + t that of what is estimated of them: the cost of automatic relevance determination
+    (MacKay 1992; Tipping 2001), which brings to 0 what is no larger than its error, and hardly changes what is much larger.
+    """
+    variance = 0.5 * (squares + tf.sqrt(squares * (squares + 4) + LEAST_VARIANCE**2))
+    return squares / variance + tf.math.log1p(variance) - np.log1p(0.5 * LEAST_VARIANCE)
+
+
+def told_together(squares, members):
+    """`told` of all numbers where groups share a variance: squares [M, C] of C numbers of each of M things, members [M, K] of groups."""
+    size = members.sum(0)
+    mean = tf.matmul(members, tf.reduce_mean(squares, 1, keepdims=True), transpose_a=True)[:, 0] / size
+    return squares.shape[1] * tf.reduce_sum(size * told(mean))
 
 
 class HeterogeneityModel:
@@ -169,25 +188,32 @@ class HeterogeneityModel:
         return None if self.base is None else self.based * self.open_motion * self.base
 
     def description(self, points, count):
-        """What it takes to tell the decoder's outputs and the base, in nats: ``sum_m log(1 + count F_m v_m) / 2 + D sum_m log(1 + count F_m
-        s_m) / 2 + sum_n log(1 + count F_n b_n^2) / 2``.
+        """What it takes to tell the decoder's outputs and the base, in nats.
 
-        v_m is the mean square of output m at latent points [P, own_dim], F_m the Fisher information that an image has of it, so that the
-        logarithm is of how many errors of estimation (after `count` images) the output is away from neutral (minimum description length;
-        Rissanen 1978). The second sum is of amplitudes alone, with s_m their mean square distance from two levels (`Deformation.scatter`):
-        of parts that come and go no more has to be told, of others what they are along each of the D latent dimensions. The third is
-        of the base. It holds back what only follows noise, and hardly what is needed.
+        x = count F v is the mean square v of an output, at latent points [P, own_dim], in errors of estimation after `count` images: F is
+        the Fisher information that an image has of it. Motion, and the base, are told by neighbourhoods (`Deformation.neighbourhoods`),
+        each of which has one variance for all its outputs: of where nothing moves hardly anything is left, and what moves together may be
+        small in every single output (see `told_together`). Other outputs cost ``log(1 + x) / 2`` each (minimum description length;
+        Rissanen 1978), and amplitudes ``D log(1 + count F s) / 2`` more, with s their mean square distance from two levels
+        (`Deformation.scatter`): of parts that come and go no more has to be told, of others what they are along each of the D latent
+        dimensions.
         """
-        u, sizes = self.changes(points, training=True), self.deformation.sizes
-        information = self.feature_deviation[:self.deformation.outputs] ** 2
-        told = tf.reduce_sum(tf.math.log1p(count * information * tf.reduce_mean(u**2, 0)))
-        if "amplitude" in self.deformation.columns:
-            by_amplitude = tf.split(information, sizes)[self.deformation.columns.index("amplitude")]
-            told += self.own_dim * tf.reduce_sum(tf.math.log1p(count * by_amplitude * self.deformation.scatter(u)))
+        u, deformation = self.changes(points, training=True), self.deformation
+        information = self.feature_deviation[:deformation.outputs] ** 2
+        columns = zip(deformation.columns, *(tf.split(part, deformation.sizes) for part in (count * information, tf.reduce_mean(u**2, 0))))
+        cost = 0.0
+        for name, known, square in columns:
+            if name == "position":
+                cost += told_together(tf.reshape(known * square, [deformation.motions.shape[0], -1]), deformation.motions)
+            else:
+                cost += tf.reduce_sum(tf.math.log1p(known * square))
+            if name == "amplitude":
+                cost += self.own_dim * tf.reduce_sum(tf.math.log1p(known * deformation.scatter(u)))
         base = self.own_base
         if base is not None:
-            told += tf.reduce_sum(tf.math.log1p(count * self.base_information * base**2))
-        return 0.5 * told
+            squares = count * self.base_information * base**2
+            cost += sum(told_together(part, deformation.neighbourhoods) for part in tf.split(squares, [3, 1], axis=1))
+        return 0.5 * cost
 
     def move_freely(self):
         """Let the whole molecule move too; for poses that are exact (see `Deformation`)."""

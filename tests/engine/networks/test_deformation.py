@@ -127,6 +127,20 @@ def test_anchor_weights_sum_to_one_and_are_fewer_for_a_longer_range():
     assert 200 >= counts[0] > counts[1] > counts[2] >= 1
 
 
+@pytest.mark.parametrize("smoothness,rigid", [(0.0, False), (6.0, False), (6.0, True)])
+def test_each_gaussian_that_may_move_is_in_one_neighbourhood_and_so_are_its_anchors(smoothness, rigid):
+    bodies = np.repeat([0, 1, 2], 20)
+    d = Deformation(mixture(), bodies, ALL, smoothness, rigid=rigid)
+    members, motions = d.neighbourhoods, d.motions
+    assert np.array_equal(members.sum(1), bodies > 0) and set(np.unique(members)) == {0.0, 1.0}
+    assert len(motions) == d.weights["position"].shape[1]
+    np.testing.assert_allclose(motions.sum(1), 1, rtol=1e-5)
+    if rigid:
+        assert np.array_equal(motions, np.eye(2)) and np.array_equal(members.sum(0), [20, 20])
+    elif smoothness:
+        assert 1 < members.shape[1] < motions.shape[0] < 60
+
+
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_few_free_gaussians_are_no_trouble(count):
     neutral, free = mixture(), np.arange(60) < count

@@ -25,7 +25,7 @@ def page(tmp_path):
 def test_the_epoch_that_was_kept_is_marked(page, best, gain, marked):
     axes = Figure().subplots()
     draw_history(axes, page.history, dict(FOUND, best_epoch=best, held_out_gain=gain))
-    kept, = (line for line in axes.lines if line.get_label() == "best epoch, kept")
+    kept, = (line for line in axes.lines if line.get_label() == "epoch kept")
     assert (kept.get_xdata()[0], kept.get_ydata()[0]) == marked
 
 
