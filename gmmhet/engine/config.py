@@ -16,7 +16,7 @@ COLUMNS = ("amplitude", "position", "width")
 
 
 #: target resolution of a fit where none is given, in pixels (the Nyquist limit is 2), and the Gaussians that are enough then
-DEFAULT_RESOLUTION_PX, MOST_BY_DEFAULT = 2.25, 8192
+DEFAULT_RESOLUTION_PX, MOST_BY_DEFAULT = 2.05, 8192
 
 
 class ConfigError(ValueError):
@@ -86,7 +86,7 @@ class FitConfig(Common):
     resolution: float = param(0.0, "Target resolution: details finer than this are ignored. 0 takes %g pixels, or what %d Gaussians "
                               "(or those of --n-gaussians) can hold; a coarser one takes less time." % (
                                   DEFAULT_RESOLUTION_PX, MOST_BY_DEFAULT), low=0.0, high=200.0, unit="Å")
-    n_gaussians: str = param("auto", "Number of Gaussians, or 'auto': the molecule's volume over the cube of 0.7 times the target "
+    n_gaussians: str = param("auto", "Number of Gaussians, or 'auto': the molecule's volume over the cube of 0.8 times the target "
                              "resolution, and more until the mean FSC with the map reaches 0.95. Probes in weak density come on top.")
     mask: str = param("", "Mask map (MRC, 0 to 1): Gaussians outside it are dropped.", path=True)
     threshold: float = param(0.0, "Density level above which Gaussians are seeded; 0 finds it from the map.", expert=True)

@@ -4,7 +4,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter, label
 from scipy.spatial import cKDTree
 
 #: distance of neighbouring Gaussians over the target resolution, at first
-SPACING = 0.7
+SPACING = 0.8
 #: a piece of weak density, or of density that no atom explains, has room for so many Gaussians at least: smaller ones are noise
 LEAST_PIECE = 4
 #: density lies so many standard deviations above the solvent, and weak density above this part of the threshold

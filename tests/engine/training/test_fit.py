@@ -9,6 +9,7 @@ import pytest
 from commands import gmmhet
 
 from gmmhet.engine import rundir
+from gmmhet.engine.config import DEFAULT_RESOLUTION_PX
 from gmmhet.engine.gmm.mixture import Mixture, render
 from gmmhet.engine.gmm.regions import region_mask
 from gmmhet.engine.io.volumes import write_map
@@ -147,7 +148,7 @@ def test_the_maps_origin_moves_with_its_model(data, tmp_path):
     write_map(str(tmp_path / "moved.mrc"), density(A=1, B=1), PIXEL)
     with mrcfile.open(str(tmp_path / "moved.mrc"), "r+") as file:
         file.header.origin.x, file.header.origin.y, file.header.origin.z = 100, -50, 30
-    assert fit(tmp_path / "fit", map=tmp_path / "moved.mrc", atoms=tmp_path / "moved.pdb") == 0
+    assert fit(tmp_path / "fit", map=tmp_path / "moved.mrc", atoms=tmp_path / "moved.pdb", resolution=2.25 * PIXEL) == 0
     said = (tmp_path / "fit" / rundir.LOG).read_text()
     assert "measured from the origin in the map's header: correlation with the map 0.9" in said and "WARNING" not in said
 
@@ -219,8 +220,8 @@ def test_a_probe_level_above_the_threshold_is_refused_with_both(data, tmp_path, 
 def test_a_large_molecule_is_not_fitted_finer_than_so_many_gaussians_can_hold(data, tmp_path, monkeypatch, given):
     monkeypatch.setattr(stage, "MOST_BY_DEFAULT", 2000 if given else 20)
     assert fit(tmp_path / "capped", map=data / "whole.mrc", **given) == 0
-    assert fit(tmp_path / "asked", map=data / "whole.mrc", resolution=2.25 * PIXEL) == 0
+    assert fit(tmp_path / "asked", map=data / "whole.mrc", resolution=DEFAULT_RESOLUTION_PX * PIXEL) == 0
     capped, asked = found(tmp_path / "capped")[1], found(tmp_path / "asked")[1]
     assert capped["gaussians"] < asked["gaussians"] and capped["resolution_angst"] > asked["resolution_angst"] == pytest.approx(
-        2.25 * PIXEL)
+        DEFAULT_RESOLUTION_PX * PIXEL)
     assert "Å instead: give --resolution for more" in (tmp_path / "capped" / rundir.LOG).read_text()
