@@ -6,7 +6,7 @@ from gmmhet.engine.imaging.pose_change import changed, difference_steps
 from gmmhet.engine.imaging.projection import place, project
 from gmmhet.engine.log import progress
 from gmmhet.engine.training.batches import by_item, prefetched
-from gmmhet.engine.training.gauss_newton import posterior, refine
+from gmmhet.engine.training.gauss_newton import corrected, posterior, refine
 from gmmhet.engine.training.pose_errors import residuals
 
 #: Gauss-Newton steps on the pose of a single model, from that of the particle's own conformation
@@ -31,7 +31,8 @@ def _pose_precision(sigma):
 
 def refine_latents(model, items, features, prior, steps, devices, poses=None, batch_size=64):
     """Posterior of every item's z under a Gaussian prior, together with its change of pose where poses are uncertain, as the nearest normal
-    distribution (see `gauss_newton.posterior`); and the evidence, by Laplace's approximation about the mode.
+    distribution (see `gauss_newton.posterior`) with the posterior's own mean and variance along the line in which each copy is told most
+    of (see `gauss_newton.corrected`); and the evidence, by Laplace's approximation about the mode.
 
     The mode itself is no good place for z: where discrete states make the decoder steep and flat by turns it is at the edge of a plateau.
 
@@ -108,18 +109,23 @@ def refine_latents(model, items, features, prior, steps, devices, poses=None, ba
         def around(q):
             return residual(decoded(q[:, :own]), posing(q))
 
+        def log_posterior(q):
+            return agreement(decoded(q[:, :own]), posing(q)) - cost(q - mean, precision)
+
         encoded, log_std = (tf.reshape(part, [-1, own]) for part in model.encode(feature))
         begin = tf.concat([encoded, change], 1)
         mode, _, _, curvature = refine(around, begin, mean, precision, max(steps, 1), delta)
         if steps == 0:
             mode = begin
         laplace = curvature + precision
-        evidence = agreement(decoded(mode[:, :own]), posing(mode)) - cost(mode - mean, precision) + 0.5 * (
-            tf.linalg.logdet(precision) - tf.linalg.logdet(laplace))
+        evidence = log_posterior(mode) + 0.5 * (tf.linalg.logdet(precision) - tf.linalg.logdet(laplace))
         found, covariance = begin, tf.linalg.inv(laplace)
         if steps:
             width = tf.concat([tf.exp(log_std), tf.sqrt(tf.linalg.diag_part(covariance)[:, own:])], 1)
             found, covariance = posterior(around, begin, tf.linalg.diag(width), mean, precision, steps)
+            for copy in range(copies):
+                found, covariance = corrected(log_posterior, found, covariance, mean, precision,
+                                              slice(copy * dimension, (copy + 1) * dimension))
         value = agreement(decoded(found[:, :own]), posing(found))
         neutral, static = single(mixture(tf.zeros([count * copies, model.deformation.outputs]))), single(decoded(at_mean))
         z = tf.concat([tf.reshape(given, [-1, copies, model.given_dim]), tf.reshape(found[:, :own], [-1, copies, dimension])], 2)
