@@ -198,11 +198,14 @@ class Trainer:
             state, kept = load_checkpoint(path, dict(model=self.model.variables, optimizer=self.optimizer.variables,
                                                      averages=self._averages, best=None, poses=None, peak=None))
             self.history, self.best, self.best_weights, self.leading = state["history"], state["best"], kept["best"], state.get("leading")
-            self.peak = kept["peak"][0]
             if self.poses:
                 self.poses.change, sigma = kept["poses"]
                 self.poses.assume(sigma)
                 self.free_exact()
+            if kept["peak"]:
+                self.peak = kept["peak"][0]
+            elif self.best is not None:      # of a version that did not keep it
+                self.peak = self._best_gains()
             log.info("resumed after epoch %d; the learning rate is %.3g, and falls until epoch %d", len(self.history),
                      float(self.optimizer.learning_rate), self.config.epochs)
             if self.devices.is_chief:
@@ -353,13 +356,18 @@ class Trainer:
     def _measure_best_again(self):
         """The held-out gain of the best networks so far by the bound that counts from now on: of the same networks it is the tighter."""
         if self.best is not None:
-            now = [v.numpy() for v in self.model.variables]
-            assign(self.model.variables, self.best_weights)
-            self.peak = self._held_out_gains()
-            assign(self.model.variables, now)
+            self.peak = self._best_gains()
             self.best = dict(self.best, held_out_gain=float(np.mean(self.peak)))
             log.info("epoch %d, the best so far, gains %.4g by the tighter bound of what follows", self.best["epoch"],
                      self.best["held_out_gain"])
+
+    def _best_gains(self):
+        """Held-out gains [n_held] of the networks that are kept so far."""
+        now = [v.numpy() for v in self.model.variables]
+        assign(self.model.variables, self.best_weights)
+        gains = self._held_out_gains()
+        assign(self.model.variables, now)
+        return gains
 
     def _check_finite(self, value, chosen, number):
         """Refuse to go on when the agreement [B] of the chosen items is not finite."""

@@ -114,6 +114,18 @@ def test_a_run_paused_after_preparation_and_each_epoch_and_resumed_ends_like_an_
     assert summary(whole)["held_out_gain"] == pytest.approx(summary(out)["held_out_gain"], rel=1e-3, abs=1e-4)
 
 
+def test_a_run_paused_by_a_version_that_did_not_keep_the_best_gains_goes_on_too(small, small_run, tmp_path):
+    flags = training(small, **QUICK)
+    assert gmmhet("train", "--out", tmp_path / "out", *flags, "--pause-after-epoch", 1) == 0
+    checkpoint = tmp_path / "out" / rundir.WORK / "checkpoint.npz"
+    with np.load(checkpoint) as data:
+        older = {name: data[name] for name in data.files if not name.startswith("peak_")}
+        assert len(older) == len(data.files) - 1
+    np.savez(checkpoint, **older)
+    assert gmmhet("train", "--out", tmp_path / "out", *flags, "--resume") == 0
+    assert same_latents(small_run, tmp_path / "out") < 1e-3
+
+
 def test_a_killed_run_resumes_and_ends_like_an_uninterrupted_one(small, tmp_path):
     flags = training(small, epochs=6, patience=6, latent_steps=1, latent_dim=2)
     process = gmmhet_process("train", "--out", tmp_path / "killed", *flags)
