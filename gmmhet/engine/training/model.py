@@ -33,7 +33,7 @@ def told(squares):
     (MacKay 1992; Tipping 2001), which brings to 0 what is no larger than its error, and hardly changes what is much larger.
     """
     variance = 0.5 * (squares + tf.sqrt(squares * (squares + 4) + LEAST_VARIANCE**2))
-    return squares / variance + tf.math.log1p(variance) - np.log1p(0.5 * LEAST_VARIANCE)
+    return squares / variance + tf.math.log1p(variance) - tf.math.log1p(0.5 * LEAST_VARIANCE)
 
 
 def told_together(squares, members):
