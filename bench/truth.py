@@ -2,7 +2,7 @@
 
     python bench/truth.py --data DIR [--sets igg,assembly,mixed,domains,c3,null] [--box 64] [--n 10000] [--seeds 1]
                           [--poses true,2deg,relion] [--presets default,paper] [--bodies] [--refine] [--out DIR]
-                          [--set-param key=value ...]
+                          [--set-param key=value ...] [--resume]
 
 DIR holds 1hzh.pdb.gz (an IgG), the 50S cut into RNA*.pdb.gz and prots*.pdb.gz, and ctf_*.npz (CTF values of real particles). Every set is
 simulated in a box of 384 Å, reconstructed with the poses that are given, fitted and trained. Simulated sets, poses and the oracle's answer
@@ -158,8 +158,9 @@ def fresh(path):
 
 def train(case, star, gmm, out, preset, seed, options, **flags):
     """A train run; its folder, summary and figures of time."""
-    began = time.monotonic()
-    run = run_stage(TrainConfig(particles=star, gmm=gmm, out=fresh(out), seed=seed, preset=preset, **{**flags, **options.train}))
+    began, resume = time.monotonic(), options.resume and os.path.exists(out)
+    run = run_stage(TrainConfig(particles=star, gmm=gmm, out=out if resume else fresh(out), seed=seed, preset=preset, resume=resume,
+                                **{**flags, **options.train}))
     with open(run(rundir.HISTORY), encoding="utf-8") as f:
         rows = [line.split(",") for line in f.read().split()]
     seconds = sum(float(row[rows[0].index("seconds")]) for row in rows[1:])
@@ -172,11 +173,14 @@ def train(case, star, gmm, out, preset, seed, options, **flags):
 
 def fitted(case, star, folder, seed, options):
     """Consensus map of the particles and the neutral model of it; seconds of the fit."""
+    out, began = os.path.join(folder, "fit"), time.monotonic()
+    if options.resume and os.path.exists(os.path.join(out, rundir.SUMMARY)):
+        return out, time.monotonic() - began
     consensus = run_stage(ReconstructConfig(particles=star, out=fresh(os.path.join(folder, "consensus")), symmetry=case.system.symmetry,
                                             seed=seed))
     began = time.monotonic()
-    run = run_stage(FitConfig(map=consensus(rundir.MAP), out=fresh(os.path.join(folder, "fit")), seed=seed, **options.fit))
-    return run.path, time.monotonic() - began
+    run_stage(FitConfig(map=consensus(rundir.MAP), out=fresh(out), seed=seed, **options.fit))
+    return out, time.monotonic() - began
 
 
 def learned(case, star, gmm, folder, preset, seed, options):
@@ -319,6 +323,8 @@ def read_options():
     parser.add_argument("--out", default="bench_out", help="folder that keeps the simulated sets, the runs and results.json")
     parser.add_argument("--set-param", nargs="*", action="extend", default=[], metavar="KEY=VALUE",
                         help="parameters of train, or fit.KEY of fit; may be given several times")
+    parser.add_argument("--resume", action="store_true", help="go on with the fits and trainings that an earlier call of the same options "
+                        "left in --out; the seconds are then those of what was left to do")
     options = parser.parse_args()
     for name in ("sets", "seeds", "poses", "presets"):
         setattr(options, name, getattr(options, name).split(","))

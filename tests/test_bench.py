@@ -258,3 +258,38 @@ def test_the_bodies_that_train_is_told_are_the_domains_that_move_and_of_a_symmet
         assert np.mean(movers[mine][parts == body]) > 0.95
         # the made-up units reach into one another's wedges, the largest part of a unit is in one
         assert np.mean((parts == body)[movers[mine]]) > (1 / 3 if name == "c3" else 0.95)
+
+
+def test_with_resume_a_benchmark_keeps_whole_fits_and_goes_on_with_its_trainings(bench, systems, tmp_path, monkeypatch):
+    truth, done = bench["truth"], []
+
+    class Stopped(Exception):
+        pass
+
+    def stage(config):
+        done.append(config)
+        if config.stage == "train":
+            assert os.path.exists(config.out) == config.resume
+            raise Stopped
+        os.makedirs(config.out)
+        run = rundir.RunDir(config.out)
+        run.write_summary(dict(stage=config.stage))
+        return run
+    monkeypatch.setattr(truth, "run_stage", stage)
+    options = SimpleNamespace(resume=False, bodies=False, fit={}, train={})
+    case = SimpleNamespace(system=systems["igg"])
+
+    def call():
+        done.clear()
+        gmm, _ = truth.fitted(case, "p.star", str(tmp_path), 1, options)
+        with pytest.raises(Stopped):
+            truth.learned(case, "p.star", gmm, str(tmp_path), "default", 1, options)
+        return [config.stage for config in done]
+    assert call() == ["reconstruct", "fit", "train"] and not done[-1].resume
+    os.makedirs(done[-1].out)
+    options.resume = True
+    assert call() == ["train"] and done[-1].resume
+    os.remove(os.path.join(str(tmp_path), "fit", rundir.SUMMARY))        # stopped on the way
+    assert call() == ["reconstruct", "fit", "train"] and done[-1].resume
+    options.resume = False
+    assert call() == ["reconstruct", "fit", "train"] and not done[-1].resume

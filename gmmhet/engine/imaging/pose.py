@@ -60,7 +60,7 @@ def symmetry_matrices(group):
     if not found:
         raise ValueError("symmetry must be cN or dN (such as c3 or d2), got '%s'" % group)
     order = int(found.group(2))
-    turns = Rotation.from_euler("z", 360.0 * np.arange(order) / order, degrees=True).as_matrix().reshape(order, 3, 3)
+    turns = Rotation.from_euler("z", 360.0 * np.arange(order)[:, None] / order, degrees=True).as_matrix()
     if found.group(1) == "c":
         return turns
     return np.concatenate([turns, turns @ np.diag([1.0, -1.0, -1.0])])
