@@ -274,7 +274,7 @@ class Trainer:
         log.info("epoch %d: gain over %s %.4g (training), %.4g (held out)%s", number, self._over, self.history[-1]["training_gain"], held,
                  "; poses uncertain by %s" % self.poses if self._posing else "")
         opening = self.leading is not None and self._opening[0] < number < self._opening[1]
-        if not opening and self._is_kept(gains):
+        if not opening and self._judge(gains):
             self.best, self.best_weights = self.history[-1], [v.numpy() for v in self.model.variables]
         self._exchange()
         if self.devices.is_chief:
@@ -305,8 +305,8 @@ class Trainer:
                 gains = plain
         return gains
 
-    def _is_kept(self, gains):
-        """Whether the networks that held-out particles [n_held] gain this by count from now on.
+    def _judge(self, gains):
+        """Whether the networks that held-out particles [n_held] gain this by count from now on; notes the highest gains.
 
         A later epoch counts unless an earlier one was surely better: held-out particles are few, and the luckiest epoch of many that are
         alike may be one that had learned little yet. Than the start an epoch has to be surely better: from a weak signal many

@@ -91,7 +91,7 @@ def test_an_epoch_is_kept_where_it_is_surely_better_than_the_start_or_no_epoch_w
     trainer, peak = object.__new__(Trainer), np.array([0.3, 0.25, 0.35, 0.3])
     trainer.peak, trainer.best = peak, dict(epoch=epoch, held_out_gain=peak.mean())
     gains = np.array(gains)
-    assert trainer._is_kept(gains) == kept
+    assert trainer._judge(gains) == kept
     assert np.array_equal(trainer.peak, gains if kept and gains.mean() > peak.mean() else peak)
 
 
@@ -99,7 +99,7 @@ def test_many_epochs_each_a_little_worse_are_compared_with_the_best_of_them():
     trainer, best = object.__new__(Trainer), np.array([0.3, 0.25, 0.35, 0.3])
     trainer.peak, trainer.best, kept = best, dict(epoch=1, held_out_gain=best.mean()), []
     for step in range(1, 5):
-        kept.append(trainer._is_kept(best + step * np.array([-0.1, 0.06, -0.1, 0.02]) - 0.02 * step ** 2))
+        kept.append(trainer._judge(best + step * np.array([-0.1, 0.06, -0.1, 0.02]) - 0.02 * step ** 2))
         trainer.best = dict(epoch=step + 1, held_out_gain=0.0)
     assert kept == [True, True, False, False]
 
