@@ -12,6 +12,8 @@ from gmmhet.engine.imaging.pose_change import small_rotation
 POSITION_UNIT_ANGST, WIDTH_UNIT = 5.0, 0.2
 #: the same of the base, which is learned in fewer steps than the networks' weights
 BASE_POSITION_UNIT_ANGST, BASE_WIDTH_UNIT = 15.0, 0.6
+#: what the base changes, as a share of the motion that blurred it, and Å that are added in squares to that
+BLUR_SHARE, LEAST_BLUR_ANGST = 0.25, 0.05
 #: edge of a neighbourhood over the distance over which positions change together
 NEIGHBOURHOOD = 2.5
 #: a rigid body turns by less than this (radians), and counts as at least so large (radius of gyration, Å)
@@ -59,7 +61,7 @@ class Deformation:
 
     The mixture that they change may itself be a learned one, the base: with b of each Gaussian, free of its neighbours, it is
     c + r tanh(15 Å b / r) and s exp(tanh(1.2 b) / 2). A neutral mixture is blurred where anything moves; the base is what it is once the
-    motion is known.
+    motion is known (see `unlike`).
 
     Parameters
     ----------
@@ -177,6 +179,17 @@ class Deformation:
             change = WIDTH_UNIT * tf.matmul(parts["width"], self.weights["width"], transpose_b=True)
             widths *= ones * tf.exp(0.5 * tf.tanh(2.0 * change))
         return centers, amplitudes, widths
+
+    def unlike(self, base, u):
+        """How unlikely a base [N, 4] is for the motion that network outputs u [P, outputs] tell, as twice a negative logarithm.
+
+        A neutral mixture is blurred by as much as it moves. So shifts, along each axis, and changes of width, all in Å, are taken to be
+        normal with a standard deviation of a share (BLUR_SHARE) of the root mean square motion there: what stands still keeps its neutral
+        shape, and what moves far is hardly held.
+        """
+        motion = tf.reduce_mean(tf.reduce_sum((self.apply(u)[0] - self._centers) ** 2, 2), 0)
+        change = tf.concat([BASE_POSITION_UNIT_ANGST * base[:, :3], BASE_WIDTH_UNIT * self._widths[:, None] * base[:, 3:]], 1)
+        return tf.reduce_sum(change**2 / (BLUR_SHARE**2 * motion + LEAST_BLUR_ANGST**2)[:, None])
 
     @cached_property
     def _neutral_share(self):

@@ -48,24 +48,6 @@ def _at_neutral(model, given):
     return tf.zeros([tf.shape(given)[0] * model.copies, model.deformation.outputs]), model.start(by_item(given))
 
 
-def base_information(items, rows, given, agreement, model, devices, batch_size=64):
-    """Fisher information [N, 4] that an item has of the base at neutral: the mean square of the gradient of the agreement of particles
-    `rows` by it."""
-    def squares(images, rotation, shift, ctf, given):
-        data, transfer = agreement.observe(images, ctf)
-        u, start = _at_neutral(model, given)
-        base = tf.zeros([tf.shape(images)[0], len(model.neutral), 4])
-        with tf.GradientTape() as tape:
-            tape.watch(base)
-            mixture = model.deformation.apply(u, start, at_rest=False, base=tf.repeat(base, model.copies, 0))
-            centers, amplitudes, widths = model.assembled(mixture)
-            value = agreement.value(data, transfer * project(place(centers, rotation, shift), amplitudes, widths, agreement.grid))
-        return (tape.gradient(value, base) ** 2,)
-    compiled = devices.compiled(squares)
-    batches = prefetched(items, rows, batch_size, given, devices.own)
-    return sum(compiled(len(chosen), *batch)[0].numpy().sum(0) for chosen, batch in batches) / (len(rows) * model.copies)
-
-
 def compute_features(path, items, given, agreement, model, devices, batch_size=64):
     """Write the features of all items to `path` (.npy, float32 [n_items, outputs + given_dim]); an existing complete file is kept.
 

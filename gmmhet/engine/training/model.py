@@ -82,10 +82,9 @@ class HeterogeneityModel:
         self.encoder = mlp(self.kept + self.given_dim if self.kept else features, outputs=outputs, seed=s["seed"],
                            last_scale=s["encoder_scale"], **common)
         self.decoder = mlp(self.own_dim, outputs=self.deformation.outputs, seed=s["seed"] + 1000, zero_last=True, **common)
-        self.base = self.base_information = self.based = self.ahead = self.led = self.faint = None
+        self.base = self.based = self.ahead = self.led = self.faint = None
         if s.get("base") and "position" in s["columns"]:
-            self.base, self.base_information = (tf.Variable(tf.zeros([len(neutral), 4]), trainable=learned) for learned in (True, False))
-            self.based = tf.Variable(1.0, trainable=False)
+            self.base, self.based = tf.Variable(tf.zeros([len(neutral), 4])), tf.Variable(1.0, trainable=False)
         self.feature_mean = tf.Variable(tf.zeros(features), trainable=False)
         self.feature_deviation = tf.Variable(tf.ones(features), trainable=False)
         if self.kept:
@@ -143,7 +142,7 @@ class HeterogeneityModel:
     def variables(self):
         """All variables of this stage, in the order in which they are saved."""
         axes = [self.axes, self.straight, self.ahead, self.led, self.faint, self.open] if self.kept else []
-        others = [v for v in (*axes, self.base, self.base_information, self.based) if v is not None]
+        others = [v for v in (*axes, self.base, self.based) if v is not None]
         return [*self.encoder.variables, *self.decoder.variables, self.feature_mean, self.feature_deviation, *others]
 
     def encode(self, features, training=False):
@@ -191,12 +190,12 @@ class HeterogeneityModel:
         """What it takes to tell the decoder's outputs and the base, in nats.
 
         x = count F v is the mean square v of an output, at latent points [P, own_dim], in errors of estimation after `count` images: F is
-        the Fisher information that an image has of it. Motion, and the base, are told by neighbourhoods (`Deformation.neighbourhoods`),
-        each of which has one variance for all its outputs: of where nothing moves hardly anything is left, and what moves together may be
-        small in every single output (see `told_together`). Other outputs cost ``log(1 + x) / 2`` each (minimum description length;
-        Rissanen 1978), and amplitudes ``D log(1 + count F s) / 2`` more, with s their mean square distance from two levels
-        (`Deformation.scatter`): of parts that come and go no more has to be told, of others what they are along each of the D latent
-        dimensions.
+        the Fisher information that an image has of it. Motion is told by neighbourhoods (`Deformation.neighbourhoods`), each of which has
+        one variance for all its outputs: of where nothing moves hardly anything is left, and what moves together may be small in every
+        single output (see `told_together`). Other outputs cost ``log(1 + x) / 2`` each (minimum description length; Rissanen 1978), and
+        amplitudes ``D log(1 + count F s) / 2`` more, with s their mean square distance from two levels (`Deformation.scatter`): of parts
+        that come and go no more has to be told, of others what they are along each of the D latent dimensions. The base is held by the
+        motion (`Deformation.unlike`).
         """
         u, deformation = self.changes(points, training=True), self.deformation
         information = self.feature_deviation[:deformation.outputs] ** 2
@@ -211,8 +210,7 @@ class HeterogeneityModel:
                 cost += self.own_dim * tf.reduce_sum(tf.math.log1p(known * deformation.scatter(u)))
         base = self.own_base
         if base is not None:
-            squares = count * self.base_information * base**2
-            cost += sum(told_together(part, deformation.neighbourhoods) for part in tf.split(squares, [3, 1], axis=1))
+            cost += deformation.unlike(base, tf.stop_gradient(u))
         return 0.5 * cost
 
     def move_freely(self):

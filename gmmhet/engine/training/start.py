@@ -3,18 +3,16 @@ import numpy as np
 
 from gmmhet.engine.log import log
 from gmmhet.engine.training.batches import Items, prefetched
-from gmmhet.engine.training.features import base_information, column_statistics, gradient_function
+from gmmhet.engine.training.features import column_statistics, gradient_function
 from gmmhet.engine.training.homogeneous import HomogeneousParticles
 from gmmhet.engine.training.subspace import find_subspace, kept_axes, streamed_covariances
 
 #: homogeneous images per column of the features, their least and largest number, and what lies between the seeds of two sets of them
 PER_COLUMN, FEWEST, MOST, SEED_STEP = 16, 4096, 16384, 100003
-#: particles that tell the information on the base
-INFORMANTS = 512
 
 
 def begin(trainer, given, conformations):
-    """Give a trainer's model its feature statistics, the information on its base and, where it takes one, its linear start.
+    """Give a trainer's model its feature statistics and, where it takes one, its linear start.
 
     Parameters
     ----------
@@ -30,9 +28,6 @@ def begin(trainer, given, conformations):
     mean, deviation = column_statistics(trainer.features, trainer.items.of(trainer.learned).ravel())
     model.feature_mean.assign(mean)
     model.feature_deviation.assign(deviation)
-    if model.base is not None:
-        rows = np.sort(np.random.default_rng([trainer.config.seed, 21]).permutation(trainer.learned)[:INFORMANTS])
-        model.base_information.assign(base_information(trainer.items, rows, given, trainer.agreement, model, trainer.devices))
     return model.begin_in(_subspaces(trainer, given, conformations)) if model.kept else None
 
 

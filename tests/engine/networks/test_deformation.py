@@ -301,3 +301,21 @@ def test_changes_add_to_the_base_and_a_rigid_body_turns_it_along():
     bending = Deformation(neutral, number, ("position",), 15.0)
     u = outputs(bending, size=0.5)
     np.testing.assert_allclose(bending.apply(u, base=base)[0].numpy() - still, bending.apply(u)[0].numpy() - neutral.centers, atol=1e-4)
+
+
+def test_a_base_is_held_where_nothing_moves_and_hardly_where_much_does():
+    neutral, far = mixture(), np.arange(60) < 20
+    d = Deformation(neutral, far, ("position",), 0.0)
+    u = outputs(d, size=2.0)
+    motion = np.mean(np.sum((d.apply(u)[0].numpy() - neutral.centers) ** 2, 2), 0)
+    base = np.random.default_rng(3).normal(0, 0.1, (60, 4)).astype(np.float32)
+    angst = base * np.stack([*np.full((3, 60), 15.0), 0.6 * neutral.widths], 1)
+    expected = np.sum(angst**2, 1) / (0.25**2 * motion + 0.05**2)
+    assert float(d.unlike(tf.constant(base), u)) == pytest.approx(expected.sum(), rel=1e-4)
+    one = np.eye(60, dtype=np.float32)[:, :, None] * np.float32([0.01, 0, 0, 0])
+    held = np.array([float(d.unlike(tf.constant(part), u)) for part in one])
+    assert held[far].max() < 0.01 * held[~far].min()
+    np.testing.assert_allclose(held[~far], 0.15**2 / 0.05**2, rtol=1e-4)
+    # and changes of width in Å, so that a broad Gaussian counts for what it does
+    assert float(d.unlike(tf.constant(np.float32([0, 0, 0, 1]) * np.ones((60, 1), np.float32)), tf.zeros([1, d.outputs]))) == pytest.approx(
+        np.sum((0.6 * neutral.widths / 0.05) ** 2), rel=1e-4)
