@@ -400,12 +400,12 @@ class HeterogeneityModel:
 
 def assign(variables, values):
     """Set variables to values, checking their number and shapes."""
+    made = "it was made with other settings, or by another version of gmmhet; train again"
     if len(variables) != len(values):
-        raise ValueError("the saved model has %d arrays, expected %d: it was made with other settings" % (len(values), len(variables)))
+        raise ValueError("the saved model has %d arrays, expected %d: %s" % (len(values), len(variables), made))
     for variable, value in zip(variables, values):
         if tuple(variable.shape) != value.shape:
-            raise ValueError("the saved model holds an array of shape %s, expected %s: it was made with other settings" % (
-                value.shape, tuple(variable.shape)))
+            raise ValueError("the saved model holds an array of shape %s, expected %s: %s" % (value.shape, tuple(variable.shape), made))
         variable.assign(value)
 
 
