@@ -31,7 +31,8 @@ def gradient_function(agreement, model):
 
     def gradients(images, rotation, shift, ctf, given):
         data, transfer = agreement.observe(images, ctf)
-        u, start = _at_neutral(model, given)
+        u = tf.zeros([tf.shape(given)[0] * model.copies, model.deformation.outputs])
+        start = model.start(by_item(given))
         with tf.GradientTape() as tape:
             tape.watch(u)
             mixture = centers, amplitudes, widths = model.assembled(model.deformation.apply(u, start, at_rest=False))
@@ -41,11 +42,6 @@ def gradient_function(agreement, model):
         pose = by_pose(data, transfer, rotation, shift, mixture) if model.settings.get("at_rest") else (nothing, nothing)
         return tf.concat([by_output, given], 2), value, *pose
     return gradients
-
-
-def _at_neutral(model, given):
-    """Outputs [B * copies, outputs] that change nothing, and what they would change, of particles with `given` [B, copies, given_dim]."""
-    return tf.zeros([tf.shape(given)[0] * model.copies, model.deformation.outputs]), model.start(by_item(given))
 
 
 def compute_features(path, items, given, agreement, model, devices, batch_size=64):
