@@ -20,6 +20,8 @@ SETTINGS, WEIGHTS, NEUTRAL, EARLIER = "model.json", "weights.npz", "neutral.npz"
 LOG_STD_RANGE, LOG_STD_OFFSET = (-5.0, 1.0), 1.0
 #: amplitudes lead where they explain so many times what other columns do: to first order, motion looks like fading here and there too
 FADING_OVER_MOTION = 1.5
+#: errors that an output makes, which is a curve over latent points: of its mean, its slope and its bend
+ERRORS = 3
 #: variance, in errors of estimation, below which nothing is told from 0
 LEAST_VARIANCE = 0.01
 #: motion that explains less is faint (nats a particle, to first order)
@@ -27,11 +29,13 @@ FAINT = 0.3
 
 
 def told(squares):
-    """What it takes to tell a number, of many whose mean square is x in errors of estimation: ``min_t x / t + log(1 + t)``, in half nats.
+    """What it takes to tell an output, of many whose mean square is x in errors of estimation: ``min_t 3 x / t + log(1 + t)`` half nats.
 
     t is the variance that their prior has, and 1 + t that of what is estimated of them: the cost of automatic relevance determination
-    (MacKay 1992; Tipping 2001), which brings to 0 what is no larger than its error, and hardly changes what is much larger.
+    (MacKay 1992; Tipping 2001), which brings to 0 what is no larger than its error, and hardly changes what is much larger. x counts
+    three times because what follows noise alone has three errors (ERRORS), not one, and is to come to nothing.
     """
+    squares = ERRORS * squares
     variance = 0.5 * (squares + tf.sqrt(squares * (squares + 4) + LEAST_VARIANCE**2))
     return squares / variance + tf.math.log1p(variance) - tf.math.log1p(0.5 * LEAST_VARIANCE)
 
