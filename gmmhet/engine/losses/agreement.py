@@ -3,7 +3,7 @@ import numpy as np
 import tensorflow as tf
 
 from gmmhet.engine.imaging.ctf import ctf_values
-from gmmhet.engine.imaging.fourier import soft_disc, transform
+from gmmhet.engine.imaging.fourier import FourierGrid, soft_disc, transform
 
 #: keeps the correlation of an empty ring finite; far below the power of images and maps on any scale in use
 TINY = 1e-20
@@ -79,6 +79,14 @@ class Agreement:
         """[B, 2, 2m+1, m+1] to sums per ring from the first to the last [B, m + 1 - first_ring]."""
         return tf.matmul(tf.reshape(tf.reduce_sum(values, 1), [tf.shape(values)[0], -1]), self._rings)
 
+    def to_resolution(self, resolution_angst):
+        """The same by no ring finer than a resolution (Å); by all where nothing would be left of an optics group."""
+        grid = FourierGrid.to_resolution(self.grid.box, self.grid.pixel_size, resolution_angst)
+        if grid.m >= self.grid.m or not np.all(np.any(self.noise_power[:, self.first_ring:grid.m + 1] > 0, 1)):
+            return self
+        noise = self.noise_power[:, :grid.m + 2] * (np.arange(grid.m + 2) <= grid.m)
+        return Agreement(grid, self.objective, self.mask_diameter_angst, noise, self.scale, self.groups, self.first_ring)
+
     @property
     def contrast(self):
         """'white' or 'black': the sign of the particles' density."""
@@ -101,7 +109,6 @@ class Agreement:
     @classmethod
     def from_state(cls, state):
         """The agreement that `state` describes; also of models saved when there was one noise power and scale for all particles."""
-        from gmmhet.engine.imaging.fourier import FourierGrid
         grid = FourierGrid(state["box"], state["pixel_size"], state["m"])
         return cls(grid, state["objective"], state["mask_diameter_angst"], state["noise_power"], state["scale"], state.get("groups", ()),
                    state.get("first_ring", 1))

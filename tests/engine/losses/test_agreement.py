@@ -331,3 +331,28 @@ def test_an_agreement_of_several_groups_comes_back_from_its_json():
 def test_rows_of_noise_and_scale_must_fit_the_groups():
     with pytest.raises(ValueError, match="one for each of the 2 optics groups, got 1 and 1"):
         Agreement(FourierGrid.to_resolution(BOX, PIXEL), "likelihood", 50.0, np.ones(13), 1.0, (3, 7))
+
+
+@pytest.mark.parametrize("objective", ["likelihood", "frc"])
+def test_to_a_resolution_only_the_rings_up_to_it_count(objective):
+    fine, images = agreement(objective), noise(2, BOX, BOX)
+    coarse = fine.to_resolution(18.0)
+    assert coarse.grid.m == 4 and fine.grid.m == 8
+    plain = noise(2, 2, *fine.grid.shape, seed=1)
+    data, transfer = fine.observe(images, CTF)
+    inner = (slice(None), slice(None), slice(4, 13), slice(0, 5))      # the same frequencies on the smaller grid
+    part, part_transfer = coarse.observe(images, CTF)
+    np.testing.assert_allclose(part * coarse.grid.weight, (data.numpy()[inner]) * coarse.grid.weight, atol=1e-4)
+    found = coarse.value(part, part_transfer * plain[inner]).numpy()
+    holds = tf.constant((fine.grid.shell <= 4).astype(np.float32))
+    if objective == "likelihood":
+        np.testing.assert_allclose(found, fine.value(data * holds, transfer * plain * holds).numpy(), rtol=1e-4)
+    else:
+        np.testing.assert_allclose(found, 2 * fine.value(data * holds, transfer * plain * holds).numpy(), rtol=1e-3)
+    assert fine.to_resolution(9.0) is fine and fine.to_resolution(5.0) is fine
+
+
+def test_of_a_resolution_that_leaves_an_optics_group_without_rings_all_are_kept():
+    grid = FourierGrid.to_resolution(BOX, PIXEL, 9.0)
+    late = Agreement(grid, "likelihood", 50.0, np.ones(grid.m + 2), 1.0, first_ring=6)
+    assert late.to_resolution(18.0) is late and late.to_resolution(11.0).grid.m == 7

@@ -45,7 +45,8 @@ def test_the_encoder_starts_with_the_posterior_of_the_column_that_explains_most_
     model.feature_mean.assign(rng.normal(size=count))
     model.feature_deviation.assign(rng.uniform(0.5, 2, count))
     found = subspaces(model, *strengths)
-    assert model.begin_in(found) == leading
+    assert model.explains_most(found) == leading
+    model.begin_in(found, leading)
     assert bool(np.any(model.encoder.variables[-2].numpy())) == (leading == 0)      # beside a linear decoder the network adds nothing
     model.encoder.variables[-2].assign(tf.zeros_like(model.encoder.variables[-2]))
     features = rng.normal(size=(7, count)).astype(np.float32)
@@ -67,11 +68,29 @@ def test_the_encoder_starts_with_the_posterior_of_the_column_that_explains_most_
     assert model.begins_faint == (max(strength) == 1)      # it explains 0.2 nats
 
 
+def test_motion_that_goes_further_than_the_resolution_is_not_taken_for_fading(tmp_path, monkeypatch):
+    monkeypatch.setattr("gmmhet.engine.training.start.FEWEST", 1024)
+    monkeypatch.setattr("gmmhet.engine.training.start.PER_COLUMN", 4)
+    data = ["--n", 300, "--box", 48, "--pixel-size", 2.5, "--snr", 0.2, "--seed", 3]
+    for kind, leading in (("hinge", "position"), ("assembly", "amplitude")):
+        folder = tmp_path / kind
+        assert gmmhet("simulate", "--kind", kind, "--out", folder / "set", *data, "--angle", 90) == 0
+        assert gmmhet("fit", "--map", folder / "set" / "map.mrc", "--out", folder / "fit", "--n-gaussians", 250, "--resolution", 5.1,
+                      "--steps", 150) == 0
+        assert gmmhet("train", "--out", folder / "train", *training(folder, pause_after_epoch=0)) == 0
+        text = (folder / "train" / rundir.LOG).read_text()
+        explained = {(at, name): float(value) for at, name, value in re.findall(r"first order(.*), (\w+) explains (\S+) nats", text)}
+        assert explained["", "amplitude"] > 1.5 * explained["", "position"]      # by all that the images show, amplitudes would lead
+        coarse = explained[" at 12 Å", "amplitude"], 1.5 * explained[" at 12 Å", "position"]
+        assert (coarse[0] > coarse[1]) == (leading == "amplitude")
+        assert ("before training: gain" in text) == (leading == "position")      # which only motion has a start for
+
+
 @pytest.mark.parametrize("faint", [False, True])
 def test_several_draws_are_taken_in_the_second_part_and_of_faint_motion_from_the_start(faint):
     trainer = object.__new__(Trainer)
     trainer.model, trainer.bound, trainer.config = untrained(), SimpleNamespace(by_several=True), SimpleNamespace(epochs=10)
-    trainer.model.begin_in(subspaces(trainer.model, (0.0,), (1.0, 0.5) if faint else (6.0, 5.0)))
+    trainer.model.begin_in(subspaces(trainer.model, (0.0,), (1.0, 0.5) if faint else (6.0, 5.0)), 1)
     taken = []
     for done in (0, 4, 5, 9):
         trainer.history = [None] * done
@@ -117,7 +136,16 @@ def test_the_start_counts_as_the_best_until_an_epoch_is_better():
 
 def test_without_anything_above_the_noise_nothing_leads():
     model = untrained()
-    assert model.begin_in(subspaces(model, (0.1,), (0.05,))) is None and not np.any(model.straight.numpy())
+    found = subspaces(model, (0.1,), (0.05,))
+    assert model.explains_most(found) is None
+    model.begin_in(found, None)
+    assert not np.any(model.straight.numpy())
+
+
+def test_a_column_that_leads_without_an_axis_above_the_noise_begins_at_rest():
+    model = untrained()
+    model.begin_in(subspaces(model, (5.0, 1.0), (0.05,)), 1)
+    assert not np.any(model.straight.numpy()) and not model.linear and not model.begins_faint
     assert not model.linear and np.any(model.encoder.variables[-2].numpy())      # by itself nothing would ever begin
 
 
