@@ -15,6 +15,8 @@ STAGES: Dict[str, Any] = {}
 COLUMNS = ("amplitude", "position", "width")
 
 
+#: a training to a finer resolution begins with the rings up to this one, Å
+FIRST_ANGST = 12.0
 #: target resolution of a fit where none is given, in pixels (the Nyquist limit is 2), and the Gaussians that are enough then
 DEFAULT_RESOLUTION_PX, MOST_BY_DEFAULT = 2.05, 8192
 
@@ -131,7 +133,8 @@ class TrainConfig(Common):
                        "spurious. Takes as long again.", label="Null control")
     half_sets: bool = param(False, "Also train one network on each half set (rlnRandomSubset where known, else random halves), and ask "
                             "whether the two agree on what each particle does. Takes as long again.", label="Half-set control")
-    resolution: float = param(0.0, "Target resolution; 0 takes the neutral model's.", low=0.0, high=200.0, unit="Å")
+    resolution: float = param(0.0, "Target resolution; 0 takes the neutral model's. Where it is finer than %g Å, training begins at "
+                              "that." % FIRST_ANGST, low=0.0, high=200.0, unit="Å")
     min_resolution: float = param(0.0, "Ignore details coarser than this; 0 uses all. It must be coarser than the target resolution.",
                                   low=0.0, high=10000.0, unit="Å", expert=True)
     rescale_map: bool = param(False, "Use the neutral model although its pixel size is not the particles'.", expert=True)

@@ -1,5 +1,8 @@
 """The encoder's input: each particle's gradient of the agreement at the neutral model, in the molecule's frame.
 
+It is of the agreement at 12 Å where training goes finer: to first order, a motion that goes further than the resolution looks like fading.
+What the finer rings say of a conformation is for the second part of the training, and for the latent points after it.
+
 In a further stage of training the gradient is taken at the conformation that the earlier stages gave the particle, and the latent point of
 that conformation stands beside it. Gradients live in a file, never whole in memory; they are standardised per column with statistics of the
 particles trained on.
@@ -11,11 +14,17 @@ import numpy as np
 import tensorflow as tf
 
 from gmmhet.engine import rundir
+from gmmhet.engine.config import FIRST_ANGST
 from gmmhet.engine.imaging.projection import place, project
 from gmmhet.engine.log import progress
 from gmmhet.engine.training.batches import by_item, prefetched
 from gmmhet.engine.training.checkpoint import write_arrays
 from gmmhet.engine.training.pose_errors import pose_function
+
+
+def coarse(agreement, model):
+    """The agreement that training starts from: of no rings finer than FIRST_ANGST, for networks that begin with a linear answer."""
+    return agreement.to_resolution(FIRST_ANGST) if model.kept else agreement
 
 
 def gradient_function(agreement, model):
@@ -25,21 +34,24 @@ def gradient_function(agreement, model):
     `given` [B, copies, given_dim] are latent points of the earlier stages. The gradient with respect to the decoder's outputs at 0 is the
     per-Gaussian gradient carried through the deformation's chain rule, so it is already summed over neighbours that move together, and
     restricted to the columns and region that may vary. It is the same whether poses turn out to be exact or not: the
-    motion of the whole stays in it.
+    motion of the whole stays in it. The gradient is of the `coarse` agreement.
     """
-    by_pose = pose_function(agreement)
+    by_pose, first = pose_function(agreement), coarse(agreement, model)
 
     def gradients(images, rotation, shift, ctf, given):
-        data, transfer = agreement.observe(images, ctf)
+        def agreed(agreement, mixture):
+            data, transfer = agreement.observe(images, ctf)
+            centers, amplitudes, widths = mixture
+            return agreement.value(data, transfer * project(place(centers, rotation, shift), amplitudes, widths, agreement.grid))
         u = tf.zeros([tf.shape(given)[0] * model.copies, model.deformation.outputs])
         start = model.start(by_item(given))
         with tf.GradientTape() as tape:
             tape.watch(u)
-            mixture = centers, amplitudes, widths = model.assembled(model.deformation.apply(u, start, at_rest=False))
-            value = agreement.value(data, transfer * project(place(centers, rotation, shift), amplitudes, widths, agreement.grid))
-        by_output = tf.reshape(tape.gradient(value, u), [-1, model.copies, model.deformation.outputs])
-        nothing = tf.zeros([tf.shape(images)[0], 0])
-        pose = by_pose(data, transfer, rotation, shift, mixture) if model.settings.get("at_rest") else (nothing, nothing)
+            mixture = model.assembled(model.deformation.apply(u, start, at_rest=False))
+            seen = agreed(first, mixture)
+        by_output = tf.reshape(tape.gradient(seen, u), [-1, model.copies, model.deformation.outputs])
+        value, nothing = seen if first is agreement else agreed(agreement, mixture), tf.zeros([tf.shape(images)[0], 0])
+        pose = by_pose(*agreement.observe(images, ctf), rotation, shift, mixture) if model.settings.get("at_rest") else (nothing, nothing)
         return tf.concat([by_output, given], 2), value, *pose
     return gradients
 

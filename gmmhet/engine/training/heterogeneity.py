@@ -10,11 +10,13 @@ import numpy as np
 import tensorflow as tf
 
 from gmmhet.engine import rundir
+from gmmhet.engine.config import FIRST_ANGST
 from gmmhet.engine.log import log, progress
 from gmmhet.engine.losses.agreement import Agreement
 from gmmhet.engine.training.batches import prefetched
 from gmmhet.engine.training.bound import Bound
 from gmmhet.engine.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
+from gmmhet.engine.training.features import coarse
 from gmmhet.engine.training.model import assign
 from gmmhet.engine.training.pose_errors import SETTLE_EPOCHS, SETTLE_STEPS, joint_function
 from gmmhet.engine.training.subspace import KEPT
@@ -61,8 +63,10 @@ class Trainer:
 
     Loss per particle: minus a bound on its evidence (see `Bound`), so that the held-out value is one on the evidence for heterogeneity and
     not only a fit; plus, while learning, a share of what it takes to describe the decoder (`HeterogeneityModel.description`). The bound is
-    by one draw of z until all columns vary, and then by several; of faint motion by several from the start. What counts, for held-out
-    particles and in the end, are the weights' running averages: from step to step weights follow noise.
+    by one draw of z until all columns vary, and then by several; of faint motion by several from the start. The part in which a column may
+    lead is learned at no finer than 12 Å (see `features`): from rest no slope leads to a motion that goes further than the resolution. What
+    counts, for held-out particles (always at the target resolution) and in the end, are the weights' running averages: from step to step
+    weights follow noise.
 
     Parameters
     ----------
@@ -95,9 +99,11 @@ class Trainer:
         self.history, self.best, self.best_weights, self.peak = [], None, None, np.zeros(0)
         self.leading: int | None = None
         self.bound = Bound(model, self.agreement, config.amplitude_cost)
+        self._first = Bound(model, coarse(self.agreement, model), config.amplitude_cost)
         kinds = list(itertools.product((False, True), repeat=2))
-        self._step, self._evaluate = ({kind: wrap(functools.partial(function, *kind)) for kind in kinds} for wrap, function in (
-            (devices.for_all_sizes, self._train_step), (devices.compiled, self._evaluated)))
+        self._step = {(first, *kind): devices.for_all_sizes(functools.partial(self._train_step, first, *kind))
+                      for first in (False, True) for kind in kinds}
+        self._evaluate = {kind: devices.compiled(functools.partial(self._evaluated, *kind)) for kind in kinds}
         self._joint = devices.compiled(joint_function(self.agreement, model))
 
     def _points(self):
@@ -105,8 +111,8 @@ class Trainer:
         seed = tf.stack([self.config.seed, tf.cast(self.optimizer.iterations, tf.int32)])
         return tf.random.stateless_normal([POINTS, self.model.own_dim], seed)
 
-    def _train_step(self, several, posing, *batch):
-        gradients, *found = self.devices.each(functools.partial(self._gradients, several, posing), batch)
+    def _train_step(self, first, several, posing, *batch):
+        gradients, *found = self.devices.each(functools.partial(self._gradients, first, several, posing), batch)
         self.optimizer.apply_gradients(zip(self.devices.total(gradients), self._trained))
         self._average()
         return self.devices.whole(found)
@@ -117,17 +123,18 @@ class Trainer:
         for average, value in zip(self._averages, self._trained):
             average.assign_add(share * (value - average))
 
-    def _gradients(self, several, posing, images, rotation, shift, ctf, features, noise, change, response, share, warmth):
+    def _gradients(self, first, several, posing, images, rotation, shift, ctf, features, noise, change, response, share, warmth):
         """What one device adds to the gradient of the batch's mean loss; agreement, divergence and change of pose of its items [b], of
         share [b] each."""
         precision, particles = self.poses.precision if posing else None, (images, rotation, shift, ctf, features)
+        bound = self._first if first else self.bound
         with tf.GradientTape() as tape:
             if several:
                 with tape.stop_recording():
-                    value, divergence, change, own = self.bound.of_several(precision, *particles, noise, change, response, True)
-                raised, restraint = self.bound.learned(precision, *particles, own, change)
+                    value, divergence, change, own = bound.of_several(precision, *particles, noise, change, response, True)
+                raised, restraint = bound.learned(precision, *particles, own, change)
             else:
-                value, divergence, change, restraint = self.bound.of_one(precision, *particles, noise, change, response, True)
+                value, divergence, change, restraint = bound.of_one(precision, *particles, noise, change, response, True)
                 raised = value - warmth * divergence
             loss = tf.reduce_sum(share * (restraint - raised))
             penalties = self.model.encoder.losses + self.model.decoder.losses
@@ -146,6 +153,11 @@ class Trainer:
         """Whether several draws of z are taken now: in the second part of the training, where the encoder's posterior is a fair one; from
         the start on where motion shows so little that by one draw it gains nothing. Of narrow posteriors few draws find the right place."""
         return self.bound.by_several and (self.model.begins_faint or len(self.history) + 1 > self._opening[1])
+
+    @property
+    def _learns_first(self):
+        """Whether what is learned now is of the coarse rings alone."""
+        return self._first.agreement is not self.agreement and len(self.history) < self._opening[0]
 
     @property
     def _kind(self):
@@ -249,7 +261,7 @@ class Trainer:
         number, started, config = len(self.history) + 1, time.monotonic(), self.config
         order = np.random.default_rng([config.seed, 3, number]).permutation(self.learned)
         warmth = tf.constant(1.0 if self.model.linear else min(1.0, (number - 0.5) / WARM_UP_EPOCHS), tf.float32)
-        gain, divergence = 0.0, 0.0
+        gain, divergence, first = 0.0, 0.0, self._learns_first
         self._open(number)
         if self._several and number == self._opening[1] + 1 and not self.model.begins_faint:
             self._measure_best_again()
@@ -258,7 +270,8 @@ class Trainer:
             count = len(chosen)
             batch += (self._noise(count, config.seed, (number * 1000003 + i) % 2**31), *self._poses_of(chosen),
                       self.devices.shares(count, config.batch_size))
-            value, kl, change = (found.numpy()[:count] for found in self._step[self._kind](*self.devices.spread(batch), warmth))
+            step = self._step[(first, *self._kind)]
+            value, kl, change = (found.numpy()[:count] for found in step(*self.devices.spread(batch), warmth))
             self._check_finite(value, chosen, number)
             gain += float(np.sum(self._posed(chosen, value, change) - self.neutral[chosen]))
             divergence += float(np.sum(kl))
@@ -268,11 +281,12 @@ class Trainer:
         gains = self._with_or_without_base()
         held = float(np.mean(gains))
         self._settle_poses()
-        self.history.append(dict(epoch=number, training_gain=(gain - divergence) / len(order), held_out_gain=held,
+        learned = np.nan if first else (gain - divergence) / len(order)      # over neutral at other rings it says nothing
+        self.history.append(dict(epoch=number, training_gain=learned, held_out_gain=held,
                                  divergence=divergence / len(order), seconds=time.monotonic() - started,
                                  behind_best=standard_errors(self.peak - gains) if len(self.peak) else 0.0))
-        log.info("epoch %d: gain over %s %.4g (training), %.4g (held out)%s", number, self._over, self.history[-1]["training_gain"], held,
-                 "; poses uncertain by %s" % self.poses if self._posing else "")
+        log.info("epoch %d%s: gain over %s %s%.4g (held out)%s", number, ", learned at %.3g Å" % FIRST_ANGST if first else "", self._over,
+                 "" if first else "%.4g (training), " % learned, held, "; poses uncertain by %s" % self.poses if self._posing else "")
         opening = self.leading is not None and self._opening[0] < number < self._opening[1]
         if not opening and self._judge(gains):
             self.best, self.best_weights = self.history[-1], [v.numpy() for v in self.model.variables]
@@ -393,7 +407,8 @@ class Trainer:
 
     def write_history(self):
         """history.csv: one row an epoch; gains per particle over the neutral model or the earlier stage (nats, or FRC), and by how many
-        standard errors of the difference held-out particles are worse explained than by the best epoch before."""
+        standard errors of the difference held-out particles are worse explained than by the best epoch before. While coarse rings alone are
+        learned the gain of the particles that are learned from is nan."""
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, list(self.history[0]))
         writer.writeheader()

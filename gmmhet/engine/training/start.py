@@ -9,8 +9,6 @@ from gmmhet.engine.training.subspace import find_subspace, kept_axes, streamed_c
 
 #: homogeneous images per column of the features, their least and largest number, and what lies between the seeds of two sets of them
 PER_COLUMN, FEWEST, MOST, SEED_STEP = 16, 4096, 16384, 100003
-#: to first order, a motion that goes further than the resolution looks more like fading: whether amplitudes lead is also asked here (Å)
-COARSE_ANGST = 12.0
 
 
 def begin(trainer, given, conformations):
@@ -30,73 +28,43 @@ def begin(trainer, given, conformations):
     mean, deviation = column_statistics(trainer.features, trainer.items.of(trainer.learned).ravel())
     model.feature_mean.assign(mean)
     model.feature_deviation.assign(deviation)
-    if not model.kept:
-        return None
-    found = _subspaces(trainer, given, conformations, trainer.agreement)
-    leading, coarse = model.explains_most(found), trainer.agreement.to_resolution(COARSE_ANGST)
-    if leading is not None and len(found) > 1 and model.deformation.columns[leading] == "amplitude" and coarse is not trainer.agreement:
-        seen = model.explains_most(_subspaces(trainer, given, conformations, coarse))
-        leading = leading if seen is None else seen
-    model.begin_in(found, leading)
-    return leading if len(found) > 1 else None
+    return model.begin_in(_subspaces(trainer, given, conformations)) if model.kept else None
 
 
-def _subspaces(trainer, given, conformations, agreement):
-    """The subspace of every column by an agreement, of the particles that are learned from against homogeneous images."""
-    deformation, gradients = trainer.model.deformation, trainer.devices.compiled(gradient_function(agreement, trainer.model))
-    particles = _halves(trainer) if agreement is trainer.agreement else _halves_anew(trainer, given, gradients)
-    covariances, found = [*particles, *_homogeneous(trainer, given, conformations, gradients)], []
-    reach = "" if agreement is trainer.agreement else " at %.3g Å" % COARSE_ANGST
+def _subspaces(trainer, given, conformations):
+    """The subspace of every column, of the particles that are learned from against homogeneous images."""
+    deformation = trainer.model.deformation
+    covariances, found = [*_halves(trainer), *_homogeneous(trainer, given, conformations)], []
     for number, (name, kept) in enumerate(zip(deformation.columns, kept_axes(trainer.model.settings["subspace"], deformation.sizes))):
         part = [covariance[number] for covariance in covariances]
         found.append(find_subspace(part[:2], part[2:], kept))
-        log.info("to first order%s, %s explains %.3g nats a particle (%d axes above the noise)", reach, name,
+        log.info("to first order, %s explains %.3g nats a particle (%d axes above the noise)", name,
                  found[-1].evidence(trainer.model.own_dim), found[-1].significant)
     return found
 
 
-def _two_halves(trainer):
-    """Two random halves of the particles that are learned from."""
-    order = np.random.default_rng([trainer.config.seed, 18]).permutation(trainer.learned)
-    return order[::2], order[1::2]
-
-
 def _halves(trainer, chunk=512):
-    """Covariances of the features, by column, of two halves of the particles."""
-    deformation, rows = trainer.model.deformation, [np.sort(trainer.items.of(half).ravel()) for half in _two_halves(trainer)]
+    """Covariances of the gradients, by column, of two random halves of the particles that are learned from."""
+    deformation, order = trainer.model.deformation, np.random.default_rng([trainer.config.seed, 18]).permutation(trainer.learned)
+    rows = [np.sort(trainer.items.of(half).ravel()) for half in (order[::2], order[1::2])]
     return [streamed_covariances((trainer.features[part[i:i + chunk]][:, :deformation.outputs] for i in range(0, len(part), chunk)),
                                  deformation.sizes) for part in rows]
 
 
-def _halves_anew(trainer, given, gradients):
-    """The same of gradients by another agreement than the features; of so many particles as there are homogeneous images."""
-    return [streamed_covariances(_gradients(trainer, gradients, trainer.items, np.sort(half[:_wanted(trainer.model)]), given),
-                                 trainer.model.deformation.sizes) for half in _two_halves(trainer)]
-
-
-def _homogeneous(trainer, given, conformations, gradients):
+def _homogeneous(trainer, given, conformations, batch_size=64):
     """Covariances of the gradients, by column, of two independent sets of homogeneous images, at the particles' own poses and CTF."""
-    model, config, particles = trainer.model, trainer.config, trainer.items.particles
+    model, config, particles, devices = trainer.model, trainer.config, trainer.items.particles, trainer.devices
+    gradients, size = devices.compiled(gradient_function(trainer.agreement, model)), model.deformation.outputs
+    wanted = int(np.clip(PER_COLUMN * size, FEWEST, MOST)) // 2 // model.copies
 
     def drawn(number):
-        left = _wanted(model)
+        left = wanted
         while left > 0:
             seed = (config.seed + SEED_STEP * number) % 2**31
             items = Items(HomogeneousParticles(particles, conformations or model.neutral, model.likelihood, seed, trainer.poses),
                           config.symmetry)
             rows = np.sort(np.random.default_rng([seed, 19]).permutation(len(particles))[:left])
-            yield from _gradients(trainer, gradients, items, rows, given)
+            for chosen, batch in prefetched(items, rows, batch_size, given, devices.own):
+                yield gradients(len(chosen), *batch)[0].numpy().reshape(-1, size + model.given_dim)[:, :size]
             number, left = number + 2, left - len(rows)
     return [streamed_covariances(drawn(number), model.deformation.sizes) for number in (1, 2)]
-
-
-def _wanted(model):
-    """Particles of each set that covariances are taken of."""
-    return int(np.clip(PER_COLUMN * model.deformation.outputs, FEWEST, MOST)) // 2 // model.copies
-
-
-def _gradients(trainer, gradients, items, rows, given, batch_size=64):
-    """The gradients by the decoder's outputs [b * copies, outputs] of particles, batch by batch."""
-    size, devices = trainer.model.deformation.outputs, trainer.devices
-    for chosen, batch in prefetched(items, rows, batch_size, given, devices.own):
-        yield gradients(len(chosen), *batch)[0].numpy().reshape(-1, size + trainer.model.given_dim)[:, :size]

@@ -1,4 +1,5 @@
 """What a model starts from: the linear answer of the column that leads, and the others closed until they are worth it."""
+import csv
 import json
 import re
 from types import SimpleNamespace
@@ -9,11 +10,12 @@ import tensorflow as tf
 from commands import QUICK, assert_best_epoch_was_kept, gmmhet, simulated, training
 
 from gmmhet.engine import rundir
+from gmmhet.engine.config import FIRST_ANGST
 from gmmhet.engine.gmm.mixture import Mixture
 from gmmhet.engine.imaging.fourier import FourierGrid
 from gmmhet.engine.losses.agreement import Agreement
 from gmmhet.engine.training.heterogeneity import NETWORKS, WORTH, Trainer
-from gmmhet.engine.training.model import LEAST_VARIANCE, HeterogeneityModel, load_model, told, told_together
+from gmmhet.engine.training.model import FADING_OVER_MOTION, LEAST_VARIANCE, HeterogeneityModel, load_model, told, told_together
 from gmmhet.engine.training.subspace import Subspace, kept_axes
 
 
@@ -45,8 +47,7 @@ def test_the_encoder_starts_with_the_posterior_of_the_column_that_explains_most_
     model.feature_mean.assign(rng.normal(size=count))
     model.feature_deviation.assign(rng.uniform(0.5, 2, count))
     found = subspaces(model, *strengths)
-    assert model.explains_most(found) == leading
-    model.begin_in(found, leading)
+    assert model.begin_in(found) == leading
     assert bool(np.any(model.encoder.variables[-2].numpy())) == (leading == 0)      # beside a linear decoder the network adds nothing
     model.encoder.variables[-2].assign(tf.zeros_like(model.encoder.variables[-2]))
     features = rng.normal(size=(7, count)).astype(np.float32)
@@ -71,26 +72,34 @@ def test_the_encoder_starts_with_the_posterior_of_the_column_that_explains_most_
 def test_motion_that_goes_further_than_the_resolution_is_not_taken_for_fading(tmp_path, monkeypatch):
     monkeypatch.setattr("gmmhet.engine.training.start.FEWEST", 1024)
     monkeypatch.setattr("gmmhet.engine.training.start.PER_COLUMN", 4)
-    data = ["--n", 300, "--box", 48, "--pixel-size", 2.5, "--snr", 0.2, "--seed", 3]
-    for kind, leading in (("hinge", "position"), ("assembly", "amplitude")):
-        folder = tmp_path / kind
-        assert gmmhet("simulate", "--kind", kind, "--out", folder / "set", *data, "--angle", 90) == 0
-        assert gmmhet("fit", "--map", folder / "set" / "map.mrc", "--out", folder / "fit", "--n-gaussians", 250, "--resolution", 5.1,
-                      "--steps", 150) == 0
-        assert gmmhet("train", "--out", folder / "train", *training(folder, pause_after_epoch=0)) == 0
-        text = (folder / "train" / rundir.LOG).read_text()
-        explained = {(at, name): float(value) for at, name, value in re.findall(r"first order(.*), (\w+) explains (\S+) nats", text)}
-        assert explained["", "amplitude"] > 1.5 * explained["", "position"]      # by all that the images show, amplitudes would lead
-        coarse = explained[" at 12 Å", "amplitude"], 1.5 * explained[" at 12 Å", "position"]
-        assert (coarse[0] > coarse[1]) == (leading == "amplitude")
-        assert ("before training: gain" in text) == (leading == "position")      # which only motion has a start for
+    data = ["--n", 300, "--box", 48, "--pixel-size", 2.5, "--snr", 0.2, "--seed", 3, "--angle", 90]
+    assert gmmhet("simulate", "--kind", "hinge", "--out", tmp_path / "set", *data) == 0
+    assert gmmhet("fit", "--map", tmp_path / "set" / "map.mrc", "--out", tmp_path / "fit", "--n-gaussians", 250, "--resolution", 5.1,
+                  "--steps", 150) == 0
+    share = []
+    for finest in (5.0, FIRST_ANGST):
+        monkeypatch.setattr("gmmhet.engine.training.features.FIRST_ANGST", finest)
+        out = tmp_path / ("to%g" % finest)
+        assert gmmhet("train", "--out", out, *training(tmp_path, pause_after_epoch=0, epochs=10)) == 0
+        text = (out / rundir.LOG).read_text()
+        explained = {name: float(value) for name, value in re.findall(r"first order, (\w+) explains (\S+) nats", text)}
+        share.append(explained["amplitude"] / explained["position"])
+        assert ("before training: gain" in text) == (share[-1] < FADING_OVER_MOTION)      # which only motion has a start for
+    assert share[0] > FADING_OVER_MOTION > share[1]
+    # the part in which it leads is learned at that resolution, and has no gain at the target's
+    assert gmmhet("train", "--out", out, *training(tmp_path, pause_after_epoch=4, epochs=10), "--resume") == 0
+    with open(out / rundir.HISTORY, newline="") as file:
+        gains = [float(row["training_gain"]) for row in csv.DictReader(file)]
+    assert np.isnan(gains[:3]).all() and len(gains) == 4 and gains[3] > 0
+    text = (out / rundir.LOG).read_text()
+    assert "epoch 3, learned at 12 Å: gain over neutral " in text and "epoch 4: gain over neutral " in text
 
 
 @pytest.mark.parametrize("faint", [False, True])
 def test_several_draws_are_taken_in_the_second_part_and_of_faint_motion_from_the_start(faint):
     trainer = object.__new__(Trainer)
     trainer.model, trainer.bound, trainer.config = untrained(), SimpleNamespace(by_several=True), SimpleNamespace(epochs=10)
-    trainer.model.begin_in(subspaces(trainer.model, (0.0,), (1.0, 0.5) if faint else (6.0, 5.0)), 1)
+    trainer.model.begin_in(subspaces(trainer.model, (0.0,), (1.0, 0.5) if faint else (6.0, 5.0)))
     taken = []
     for done in (0, 4, 5, 9):
         trainer.history = [None] * done
@@ -136,16 +145,7 @@ def test_the_start_counts_as_the_best_until_an_epoch_is_better():
 
 def test_without_anything_above_the_noise_nothing_leads():
     model = untrained()
-    found = subspaces(model, (0.1,), (0.05,))
-    assert model.explains_most(found) is None
-    model.begin_in(found, None)
-    assert not np.any(model.straight.numpy())
-
-
-def test_a_column_that_leads_without_an_axis_above_the_noise_begins_at_rest():
-    model = untrained()
-    model.begin_in(subspaces(model, (5.0, 1.0), (0.05,)), 1)
-    assert not np.any(model.straight.numpy()) and not model.linear and not model.begins_faint
+    assert model.begin_in(subspaces(model, (0.1,), (0.05,))) is None and not np.any(model.straight.numpy())
     assert not model.linear and np.any(model.encoder.variables[-2].numpy())      # by itself nothing would ever begin
 
 
