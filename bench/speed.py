@@ -113,7 +113,7 @@ def random_poses(batch, rng):
 
 
 def step(count, grid, batch, method):
-    """One whole training step, default settings, of the part that takes one draw of z."""
+    """One whole training step, default settings, by all rings and one draw of z."""
     rng, config = np.random.default_rng(0), TrainConfig(epochs=1)
     agreement = Agreement(grid, "likelihood", 0.9 * grid.box, np.ones(grid.m + 2), 1.0)
     settings = dict(heterogeneity.NETWORKS["default"], columns=config.vary.split(","), smoothness=config.smoothness,
@@ -127,7 +127,7 @@ def step(count, grid, batch, method):
               rng.normal(size=(batch, 1, model.deformation.outputs)), rng.normal(size=(batch, 1, config.latent_dim)), np.zeros((batch, 0)),
               np.zeros((batch, 0)), np.full(batch, 1 / batch))
     arrays = tuple(tf.constant(a, tf.float32) for a in arrays)
-    return lambda: trainer._step[False, False](*arrays, tf.constant(1.0))
+    return lambda: trainer._step[False, False, False](*arrays, tf.constant(1.0))
 
 
 def measure(case):
