@@ -1,7 +1,7 @@
 """The encoder's input: each particle's gradient of the agreement at the neutral model, in the molecule's frame.
 
-It is of the agreement at 12 Å where training goes finer: to first order, a motion that goes further than the resolution looks like fading.
-What the finer rings say of a conformation is for the second part of the training, and for the latent points after it.
+It is of the agreement at FIRST_ANGST where training goes finer: to first order, a motion that goes further than the resolution looks like
+fading. What the finer rings say of a conformation is for the second part of the training, and for the latent points after it.
 
 In a further stage of training the gradient is taken at the conformation that the earlier stages gave the particle, and the latent point of
 that conformation stands beside it. Gradients live in a file, never whole in memory; they are standardised per column with statistics of the
@@ -39,19 +39,21 @@ def gradient_function(agreement, model):
     by_pose, first = pose_function(agreement), coarse(agreement, model)
 
     def gradients(images, rotation, shift, ctf, given):
-        def agreed(agreement, mixture):
-            data, transfer = agreement.observe(images, ctf)
+        def value_by(agreement, data, transfer):
             centers, amplitudes, widths = mixture
             return agreement.value(data, transfer * project(place(centers, rotation, shift), amplitudes, widths, agreement.grid))
+        seen = agreement.observe(images, ctf)
         u = tf.zeros([tf.shape(given)[0] * model.copies, model.deformation.outputs])
         start = model.start(by_item(given))
         with tf.GradientTape() as tape:
             tape.watch(u)
             mixture = model.assembled(model.deformation.apply(u, start, at_rest=False))
-            seen = agreed(first, mixture)
-        by_output = tf.reshape(tape.gradient(seen, u), [-1, model.copies, model.deformation.outputs])
-        value, nothing = seen if first is agreement else agreed(agreement, mixture), tf.zeros([tf.shape(images)[0], 0])
-        pose = by_pose(*agreement.observe(images, ctf), rotation, shift, mixture) if model.settings.get("at_rest") else (nothing, nothing)
+            value = value_by(first, *(seen if first is agreement else first.observe(images, ctf)))
+        by_output = tf.reshape(tape.gradient(value, u), [-1, model.copies, model.deformation.outputs])
+        if first is not agreement:
+            value = value_by(agreement, *seen)
+        nothing = tf.zeros([tf.shape(images)[0], 0])
+        pose = by_pose(*seen, rotation, shift, mixture) if model.settings.get("at_rest") else (nothing, nothing)
         return tf.concat([by_output, given], 2), value, *pose
     return gradients
 

@@ -356,3 +356,7 @@ def test_of_a_resolution_that_leaves_an_optics_group_without_rings_all_are_kept(
     grid = FourierGrid.to_resolution(BOX, PIXEL, 9.0)
     late = Agreement(grid, "likelihood", 50.0, np.ones(grid.m + 2), 1.0, first_ring=6)
     assert late.to_resolution(18.0) is late and late.to_resolution(11.0).grid.m == 7
+    power = np.ones((3, grid.m + 2))
+    power[2, :6] = 0
+    mixed = Agreement(grid, "likelihood", 50.0, power, np.ones(3), (1, 2))      # group 2 has data from ring 6 on
+    assert mixed.to_resolution(18.0) is mixed and mixed.to_resolution(11.0).groups == (1, 2)
