@@ -1,8 +1,5 @@
 """The encoder's input: each particle's gradient of the agreement at the neutral model, in the molecule's frame.
 
-It is of the agreement at FIRST_ANGST where training goes finer: to first order, a motion that goes further than the resolution looks like
-fading. What the finer rings say of a conformation is for the second part of the training, and for the latent points after it.
-
 In a further stage of training the gradient is taken at the conformation that the earlier stages gave the particle, and the latent point of
 that conformation stands beside it. Gradients live in a file, never whole in memory; they are standardised per column with statistics of the
 particles trained on.
@@ -14,17 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 from gmmhet.engine import rundir
-from gmmhet.engine.config import FIRST_ANGST
 from gmmhet.engine.imaging.projection import place, project
 from gmmhet.engine.log import progress
 from gmmhet.engine.training.batches import by_item, prefetched
 from gmmhet.engine.training.checkpoint import write_arrays
 from gmmhet.engine.training.pose_errors import pose_function
-
-
-def coarse(agreement, model):
-    """The agreement that training starts from: of no rings finer than FIRST_ANGST, for networks that begin with a linear answer."""
-    return agreement.to_resolution(FIRST_ANGST) if model.kept else agreement
 
 
 def gradient_function(agreement, model):
@@ -34,26 +25,21 @@ def gradient_function(agreement, model):
     `given` [B, copies, given_dim] are latent points of the earlier stages. The gradient with respect to the decoder's outputs at 0 is the
     per-Gaussian gradient carried through the deformation's chain rule, so it is already summed over neighbours that move together, and
     restricted to the columns and region that may vary. It is the same whether poses turn out to be exact or not: the
-    motion of the whole stays in it. The gradient is of the `coarse` agreement.
+    motion of the whole stays in it.
     """
-    by_pose, first = pose_function(agreement), coarse(agreement, model)
+    by_pose = pose_function(agreement)
 
     def gradients(images, rotation, shift, ctf, given):
-        def value_by(agreement, data, transfer):
-            centers, amplitudes, widths = mixture
-            return agreement.value(data, transfer * project(place(centers, rotation, shift), amplitudes, widths, agreement.grid))
-        seen = agreement.observe(images, ctf)
+        data, transfer = agreement.observe(images, ctf)
         u = tf.zeros([tf.shape(given)[0] * model.copies, model.deformation.outputs])
         start = model.start(by_item(given))
         with tf.GradientTape() as tape:
             tape.watch(u)
-            mixture = model.assembled(model.deformation.apply(u, start, at_rest=False))
-            value = value_by(first, *(seen if first is agreement else first.observe(images, ctf)))
+            mixture = centers, amplitudes, widths = model.assembled(model.deformation.apply(u, start, at_rest=False))
+            value = agreement.value(data, transfer * project(place(centers, rotation, shift), amplitudes, widths, agreement.grid))
         by_output = tf.reshape(tape.gradient(value, u), [-1, model.copies, model.deformation.outputs])
-        if first is not agreement:
-            value = value_by(agreement, *seen)
         nothing = tf.zeros([tf.shape(images)[0], 0])
-        pose = by_pose(*seen, rotation, shift, mixture) if model.settings.get("at_rest") else (nothing, nothing)
+        pose = by_pose(data, transfer, rotation, shift, mixture) if model.settings.get("at_rest") else (nothing, nothing)
         return tf.concat([by_output, given], 2), value, *pose
     return gradients
 

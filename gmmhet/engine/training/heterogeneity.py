@@ -16,9 +16,9 @@ from gmmhet.engine.losses.agreement import Agreement
 from gmmhet.engine.training.batches import prefetched
 from gmmhet.engine.training.bound import Bound
 from gmmhet.engine.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
-from gmmhet.engine.training.features import coarse
 from gmmhet.engine.training.model import assign
 from gmmhet.engine.training.pose_errors import SETTLE_EPOCHS, SETTLE_STEPS, joint_function
+from gmmhet.engine.training.start import coarse
 from gmmhet.engine.training.subspace import KEPT
 
 #: draws of z from each particle's posterior in the second part of a training
@@ -64,7 +64,7 @@ class Trainer:
     Loss per particle: minus a bound on its evidence (see `Bound`), so that the held-out value is one on the evidence for heterogeneity and
     not only a fit; plus, while learning, a share of what it takes to describe the decoder (`HeterogeneityModel.description`). The bound is
     by one draw of z until all columns vary, and then by several; of faint motion by several from the start. The part in which a column may
-    lead is learned at no finer than 12 Å (see `features`): from rest no slope leads to a motion that goes further than the resolution. What
+    lead is learned at no finer than 12 Å (see `start`): from rest no slope leads to a motion that goes further than the resolution. What
     counts, for held-out particles (always at the target resolution) and in the end, are the weights' running averages: from step to step
     weights follow noise.
 

@@ -18,8 +18,6 @@ from gmmhet.engine.training.subspace import kept_axes
 SETTINGS, WEIGHTS, NEUTRAL, EARLIER = "model.json", "weights.npz", "neutral.npz", "earlier"
 #: log standard deviation of the latent posterior stays in this range
 LOG_STD_RANGE, LOG_STD_OFFSET = (-5.0, 1.0), 1.0
-#: amplitudes lead where they explain so many times what other columns do: to first order, motion looks like fading here and there too
-FADING_OVER_MOTION = 1.5
 #: errors that an output makes, which is a curve over latent points: of its mean, its slope and its bend
 ERRORS = 3
 #: variance, in errors of estimation, below which nothing is told from 0
@@ -225,34 +223,27 @@ class HeterogeneityModel:
         """Let column number `leading` vary, and this share of what the decoder says of the others."""
         self.open.assign(np.where(np.arange(len(self.deformation.columns)) == leading, 1.0, share))
 
-    def begin_in(self, subspaces):
+    def begin_in(self, subspaces, leading):
         """Start from the linear answer to features whose mean and deviation are set (see `training.subspace`).
 
         The encoder sees the features along the axes of every column's subspace, scaled to what part of each axis is no noise, and begins
-        with the linear answer of the column that explains most. Where that is of positions, so does the decoder, and the networks at first
+        with the linear answer of the column that leads. Where that is of positions, so does the decoder, and the networks at first
         add nothing; amplitudes have levels, between which a line passes. Motion that explains less than FAINT nats a particle is marked so,
         for the trainer.
 
         Parameters
         ----------
         subspaces : list of Subspace, one for each of the deformation's columns.
-
-        Returns
-        -------
-        int, the number of that column (amplitudes must explain FADING_OVER_MOTION as much as another); None where no column explains
-        anything, or there is but one.
+        leading : int, number of the column that leads; None where none explains anything.
         """
         sizes, deviation = self.deformation.sizes, self.feature_deviation.numpy()
-        evidence = [found.evidence(self.own_dim) / (FADING_OVER_MOTION if name == "amplitude" else 1.0)
-                    for name, found in zip(self.deformation.columns, subspaces)]
-        leading = int(np.argmax(evidence)) if max(evidence) > 0 else None
         axes, straight = np.zeros(self.axes.shape), np.zeros(self.straight.shape)
         row = column = 0
         for number, (found, size) in enumerate(zip(subspaces, sizes)):
             scale, kept = found.scale, len(found.strength)
             axes[row:row + size, column:column + kept] = found.axes * deviation[row:row + size, None] * scale
-            if number == leading:
-                count = min(found.significant, self.own_dim)
+            count = min(found.significant, self.own_dim)
+            if number == leading and count:
                 strength, first = found.strength[:count], np.arange(count)
                 straight[column + first, first] = np.sqrt(strength) / (1 + strength) / scale[:count]
                 bias = np.zeros(2 * self.own_dim)
@@ -265,11 +256,10 @@ class HeterogeneityModel:
                     kernel.assign(tf.zeros_like(kernel))
                     self.ahead[:count, row:row + size].assign((found.axes[:, :count] * np.sqrt(strength)).T)
                     self.led.assign(1.0)
-                    self.faint.assign(float(max(evidence) < FAINT))
+                    self.faint.assign(float(found.evidence(self.own_dim) < FAINT))
             row, column = row + size, column + kept
         self.axes.assign(axes)
         self.straight.assign(straight)
-        return leading if len(sizes) > 1 else None
 
     @property
     def linear(self):

@@ -15,7 +15,8 @@ from gmmhet.engine.gmm.mixture import Mixture
 from gmmhet.engine.imaging.fourier import FourierGrid
 from gmmhet.engine.losses.agreement import Agreement
 from gmmhet.engine.training.heterogeneity import NETWORKS, WORTH, Trainer
-from gmmhet.engine.training.model import FADING_OVER_MOTION, LEAST_VARIANCE, HeterogeneityModel, load_model, told, told_together
+from gmmhet.engine.training.model import LEAST_VARIANCE, HeterogeneityModel, load_model, told, told_together
+from gmmhet.engine.training.start import FADING_OVER_MOTION, explains_most
 from gmmhet.engine.training.subspace import Subspace, kept_axes
 
 
@@ -47,7 +48,8 @@ def test_the_encoder_starts_with_the_posterior_of_the_column_that_explains_most_
     model.feature_mean.assign(rng.normal(size=count))
     model.feature_deviation.assign(rng.uniform(0.5, 2, count))
     found = subspaces(model, *strengths)
-    assert model.begin_in(found) == leading
+    assert explains_most(model, found) == leading
+    model.begin_in(found, leading)
     assert bool(np.any(model.encoder.variables[-2].numpy())) == (leading == 0)      # beside a linear decoder the network adds nothing
     model.encoder.variables[-2].assign(tf.zeros_like(model.encoder.variables[-2]))
     features = rng.normal(size=(7, count)).astype(np.float32)
@@ -76,16 +78,15 @@ def test_motion_that_goes_further_than_the_resolution_is_not_taken_for_fading(tm
     assert gmmhet("simulate", "--kind", "hinge", "--out", tmp_path / "set", *data) == 0
     assert gmmhet("fit", "--map", tmp_path / "set" / "map.mrc", "--out", tmp_path / "fit", "--n-gaussians", 250, "--resolution", 5.1,
                   "--steps", 150) == 0
-    share = []
     for finest in (5.0, FIRST_ANGST):
-        monkeypatch.setattr("gmmhet.engine.training.features.FIRST_ANGST", finest)
+        monkeypatch.setattr("gmmhet.engine.training.start.FIRST_ANGST", finest)
         out = tmp_path / ("to%g" % finest)
         assert gmmhet("train", "--out", out, *training(tmp_path, pause_after_epoch=0, epochs=10)) == 0
         text = (out / rundir.LOG).read_text()
-        explained = {name: float(value) for name, value in re.findall(r"first order, (\w+) explains (\S+) nats", text)}
-        share.append(explained["amplitude"] / explained["position"])
-        assert ("before training: gain" in text) == (share[-1] < FADING_OVER_MOTION)      # which only motion has a start for
-    assert share[0] > FADING_OVER_MOTION > share[1]
+        explained = {tuple(name): float(value) for *name, value in re.findall(r"first order( at 12 Å)?, (\w+) explains (\S+) nats", text)}
+        assert explained["", "amplitude"] > FADING_OVER_MOTION * explained["", "position"]
+        assert (len(explained) == 4) == ("before training: gain" in text) == (finest == FIRST_ANGST)      # which only motion has a start for
+    assert explained[" at 12 Å", "amplitude"] < FADING_OVER_MOTION * explained[" at 12 Å", "position"]
     # the part in which it leads is learned at that resolution, and has no gain at the target's
     assert gmmhet("train", "--out", out, *training(tmp_path, pause_after_epoch=4, epochs=10), "--resume") == 0
     with open(out / rundir.HISTORY, newline="") as file:
@@ -99,7 +100,7 @@ def test_motion_that_goes_further_than_the_resolution_is_not_taken_for_fading(tm
 def test_several_draws_are_taken_in_the_second_part_and_of_faint_motion_from_the_start(faint):
     trainer = object.__new__(Trainer)
     trainer.model, trainer.bound, trainer.config = untrained(), SimpleNamespace(by_several=True), SimpleNamespace(epochs=10)
-    trainer.model.begin_in(subspaces(trainer.model, (0.0,), (1.0, 0.5) if faint else (6.0, 5.0)))
+    trainer.model.begin_in(subspaces(trainer.model, (0.0,), (1.0, 0.5) if faint else (6.0, 5.0)), 1)
     taken = []
     for done in (0, 4, 5, 9):
         trainer.history = [None] * done
@@ -145,8 +146,12 @@ def test_the_start_counts_as_the_best_until_an_epoch_is_better():
 
 def test_without_anything_above_the_noise_nothing_leads():
     model = untrained()
-    assert model.begin_in(subspaces(model, (0.1,), (0.05,))) is None and not np.any(model.straight.numpy())
-    assert not model.linear and np.any(model.encoder.variables[-2].numpy())      # by itself nothing would ever begin
+    found = subspaces(model, (0.1,), (0.05,))
+    assert explains_most(model, found) is None
+    for leading in (None, 1):      # also where motion leads by a coarser resolution alone
+        model.begin_in(found, leading)
+        assert not np.any(model.straight.numpy())
+        assert not model.linear and np.any(model.encoder.variables[-2].numpy())      # by itself nothing would ever begin
 
 
 @pytest.mark.parametrize("closed,opened,alone,varying,earlier", [
