@@ -15,8 +15,10 @@ FADING_OVER_MOTION = 1.5
 
 
 def coarse(agreement, model):
-    """The agreement that training starts from: of no rings finer than FIRST_ANGST, for networks that begin with a linear answer."""
-    return agreement.to_resolution(FIRST_ANGST) if model.kept else agreement
+    """The agreement that training starts from: of no rings finer than FIRST_ANGST, for networks that begin with a linear answer; the whole
+    where less than an octave would be left."""
+    first = agreement.to_resolution(FIRST_ANGST) if model.kept else agreement
+    return first if first.grid.m >= 2 * first.first_ring else agreement
 
 
 def begin(trainer, given, conformations):

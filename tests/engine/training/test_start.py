@@ -16,7 +16,7 @@ from gmmhet.engine.imaging.fourier import FourierGrid
 from gmmhet.engine.losses.agreement import Agreement
 from gmmhet.engine.training.heterogeneity import NETWORKS, WORTH, Trainer
 from gmmhet.engine.training.model import LEAST_VARIANCE, HeterogeneityModel, load_model, told, told_together
-from gmmhet.engine.training.start import FADING_OVER_MOTION, explains_most
+from gmmhet.engine.training.start import FADING_OVER_MOTION, coarse, explains_most
 from gmmhet.engine.training.subspace import Subspace, kept_axes
 
 
@@ -85,7 +85,7 @@ def test_motion_that_goes_further_than_the_resolution_is_not_taken_for_fading(tm
         text = (out / rundir.LOG).read_text()
         explained = {tuple(name): float(value) for *name, value in re.findall(r"first order( at 12 Å)?, (\w+) explains (\S+) nats", text)}
         assert explained["", "amplitude"] > FADING_OVER_MOTION * explained["", "position"]
-        assert (len(explained) == 4) == ("before training: gain" in text) == (finest == FIRST_ANGST)      # which only motion has a start for
+        assert (len(explained) == 4) == ("before training: gain" in text) == (finest == FIRST_ANGST)      # only motion has such
     assert explained[" at 12 Å", "amplitude"] < FADING_OVER_MOTION * explained[" at 12 Å", "position"]
     # the part in which it leads is learned at that resolution, and has no gain at the target's
     assert gmmhet("train", "--out", out, *training(tmp_path, pause_after_epoch=4, epochs=10), "--resume") == 0
@@ -94,6 +94,12 @@ def test_motion_that_goes_further_than_the_resolution_is_not_taken_for_fading(tm
     assert np.isnan(gains[:3]).all() and len(gains) == 4 and gains[3] > 0
     text = (out / rundir.LOG).read_text()
     assert "epoch 3, learned at 12 Å: gain over neutral " in text and "epoch 4: gain over neutral " in text
+
+
+@pytest.mark.parametrize("kept,first_ring,m", [(8, 1, 10), (8, 5, 10), (8, 6, 23), (0, 1, 23)])
+def test_training_starts_from_the_coarse_rings_where_they_are_an_octave(kept, first_ring, m):
+    whole = Agreement(FourierGrid.to_resolution(48, 2.5, 5.0), "likelihood", 100.0, np.ones(25), 1.0, first_ring=first_ring)
+    assert coarse(whole, SimpleNamespace(kept=kept)).grid.m == m
 
 
 @pytest.mark.parametrize("faint", [False, True])
