@@ -2,6 +2,7 @@
 import numpy as np
 import tensorflow as tf
 
+from gmmhet.engine.config import FIRST_ANGST
 from gmmhet.engine.imaging.ctf import ctf_values
 from gmmhet.engine.imaging.fourier import FourierGrid, soft_disc, transform
 
@@ -86,6 +87,11 @@ class Agreement:
             return self
         noise = self.noise_power[:, :grid.m + 2] * (np.arange(grid.m + 2) <= grid.m)
         return Agreement(grid, self.objective, self.mask_diameter_angst, noise, self.scale, self.groups, self.first_ring)
+
+    def coarse(self):
+        """The same by no ring finer than FIRST_ANGST, which training starts from; by all where less than an octave would be left."""
+        found = self.to_resolution(FIRST_ANGST)
+        return found if found.grid.m >= 2 * self.first_ring else self
 
     @property
     def contrast(self):

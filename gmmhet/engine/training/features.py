@@ -1,5 +1,8 @@
 """The encoder's input: each particle's gradient of the agreement at the neutral model, in the molecule's frame.
 
+Where training goes finer than FIRST_ANGST, the gradient of the agreement up to there stands beside it: to first order, a motion that goes
+further than the resolution looks like fading.
+
 In a further stage of training the gradient is taken at the conformation that the earlier stages gave the particle, and the latent point of
 that conformation stands beside it. Gradients live in a file, never whole in memory; they are standardised per column with statistics of the
 particles trained on.
@@ -19,7 +22,7 @@ from gmmhet.engine.training.pose_errors import pose_function
 
 
 def gradient_function(agreement, model):
-    """A function: images, rotation, shift, ctf, given to features [B, copies, outputs + given_dim], agreement before this stage [B], its
+    """A function: images, rotation, shift, ctf, given to features [B, copies, gradients + given_dim], agreement before this stage [B], its
     slope [B, 5] and curvature [B, 5, 5] by a change of pose (see `pose_errors`; nothing, [B, 0], where poses are taken as exact).
 
     `given` [B, copies, given_dim] are latent points of the earlier stages. The gradient with respect to the decoder's outputs at 0 is the
@@ -27,25 +30,27 @@ def gradient_function(agreement, model):
     restricted to the columns and region that may vary. It is the same whether poses turn out to be exact or not: the
     motion of the whole stays in it.
     """
-    by_pose = pose_function(agreement)
+    by_pose, looks = pose_function(agreement), [agreement, agreement.coarse()][:model.looks]
 
     def gradients(images, rotation, shift, ctf, given):
-        data, transfer = agreement.observe(images, ctf)
+        seen = [look.observe(images, ctf) for look in looks]
         u = tf.zeros([tf.shape(given)[0] * model.copies, model.deformation.outputs])
         start = model.start(by_item(given))
-        with tf.GradientTape() as tape:
+        with tf.GradientTape(persistent=True) as tape:
             tape.watch(u)
             mixture = centers, amplitudes, widths = model.assembled(model.deformation.apply(u, start, at_rest=False))
-            value = agreement.value(data, transfer * project(place(centers, rotation, shift), amplitudes, widths, agreement.grid))
-        by_output = tf.reshape(tape.gradient(value, u), [-1, model.copies, model.deformation.outputs])
+            placed = place(centers, rotation, shift)
+            values = [look.value(data, transfer * project(placed, amplitudes, widths, look.grid))
+                      for look, (data, transfer) in zip(looks, seen)]
+        by_output = [tf.reshape(tape.gradient(value, u), [-1, model.copies, model.deformation.outputs]) for value in values]
         nothing = tf.zeros([tf.shape(images)[0], 0])
-        pose = by_pose(data, transfer, rotation, shift, mixture) if model.settings.get("at_rest") else (nothing, nothing)
-        return tf.concat([by_output, given], 2), value, *pose
+        pose = by_pose(*seen[0], rotation, shift, mixture) if model.settings.get("at_rest") else (nothing, nothing)
+        return tf.concat([*by_output, given], 2), values[0], *pose
     return gradients
 
 
 def compute_features(path, items, given, agreement, model, devices, batch_size=64):
-    """Write the features of all items to `path` (.npy, float32 [n_items, outputs + given_dim]); an existing complete file is kept.
+    """Write the features of all items to `path` (.npy, float32 [n_items, gradients + given_dim]); an existing complete file is kept.
 
     All devices compute, the chief writes, and the others read its files when it has finished.
 
@@ -65,7 +70,7 @@ def compute_features(path, items, given, agreement, model, devices, batch_size=6
         batches = prefetched(items, np.arange(count), batch_size, given, devices.own)
         results = (gradients(len(chosen), *batch) for chosen, batch in progress(batches, -(-count // batch_size), "gradients"))
         if devices.is_chief:
-            _write_features(path, values_path, results, (len(items), model.deformation.outputs + model.given_dim))
+            _write_features(path, values_path, results, (len(items), model.gradients + model.given_dim))
         else:
             for _ in results:
                 pass

@@ -18,7 +18,6 @@ from gmmhet.engine.training.bound import Bound
 from gmmhet.engine.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from gmmhet.engine.training.model import assign
 from gmmhet.engine.training.pose_errors import SETTLE_EPOCHS, SETTLE_STEPS, joint_function
-from gmmhet.engine.training.start import coarse
 from gmmhet.engine.training.subspace import KEPT
 
 #: draws of z from each particle's posterior in the second part of a training
@@ -26,9 +25,9 @@ DRAWS = 4
 #: networks of the presets; the paper's are from its Methods
 NETWORKS = {
     "default": dict(hidden=[256, 256], dropout=0.0, batch_norm=False, l2=0.0, variational=True, encoder_scale=0.3, subspace=KEPT,
-                    ahead=True, amplitude_share=2 / 3, description=1.5, draws=DRAWS, base=True, averaged=True),
+                    ahead=True, amplitude_share=2 / 3, description=1.5, draws=DRAWS, coarse=True, base=True, averaged=True),
     "paper": dict(hidden=[512, 512, 512, 512], dropout=0.3, batch_norm=True, l2=1e-3, variational=False, encoder_scale=0.1, subspace=0,
-                  ahead=False, amplitude_share=1.0, description=0.0, draws=1, base=False, averaged=False),
+                  ahead=False, amplitude_share=1.0, description=0.0, draws=1, coarse=False, base=False, averaged=False),
 }
 CLIP_NORM = 10.0
 #: latent points at which the decoder's description is measured
@@ -64,7 +63,7 @@ class Trainer:
     Loss per particle: minus a bound on its evidence (see `Bound`), so that the held-out value is one on the evidence for heterogeneity and
     not only a fit; plus, while learning, a share of what it takes to describe the decoder (`HeterogeneityModel.description`). The bound is
     by one draw of z until all columns vary, and then by several; of faint motion by several from the start. The part in which a column may
-    lead is learned at no finer than 12 Å (see `start`): from rest no slope leads to a motion that goes further than the resolution. What
+    lead is learned at no finer than 12 Å (see `features`): from rest no slope leads to a motion that goes further than the resolution. What
     counts, for held-out particles (always at the target resolution) and in the end, are the weights' running averages: from step to step
     weights follow noise.
 
@@ -99,7 +98,7 @@ class Trainer:
         self.history, self.best, self.best_weights, self.peak = [], None, None, np.zeros(0)
         self.leading: int | None = None
         self.bound = Bound(model, self.agreement, config.amplitude_cost)
-        self._first = Bound(model, coarse(self.agreement, model), config.amplitude_cost)
+        self._first = Bound(model, self.agreement.coarse() if model.looks > 1 else self.agreement, config.amplitude_cost)
         kinds = list(itertools.product((False, True), repeat=2))
         self._step = {(first, *kind): devices.for_all_sizes(functools.partial(self._train_step, first, *kind))
                       for first in (False, True) for kind in kinds}
@@ -309,8 +308,11 @@ class Trainer:
     def _with_or_without_base(self):
         """Held-out gains [n_held]; the base is left out where they are not surely better with it. Many numbers that all follow noise a
         little cost held-out particles more than a weak motion gives."""
+        asked = self._likely and self.model.base is not None and self.model.open_motion > 0
+        if asked:
+            self.model.based.assign(1.0)
         gains = self._held_out_gains()
-        if self._likely and self.model.base is not None and self.model.open_motion > 0:
+        if asked:
             self.model.based.assign(0.0)
             plain = self._held_out_gains()
             if surely(gains - plain):
@@ -354,7 +356,7 @@ class Trainer:
         gains = []
         for share in (0.0, 1.0):      # in this order, as poses get better with every look
             self.model.open_beside(self.leading, share)
-            gains.append(self.held_out_gain())
+            gains.append(float(np.mean(self._with_or_without_base())))
         closed, gain = gains
         alone = self.best["held_out_gain"] if self.best else -np.inf      # no epoch counts as the best while the others come in
         without = max(closed, alone)
@@ -389,10 +391,6 @@ class Trainer:
             raise TrainError("the agreement became NaN in epoch %d at particles %s: look at these images. --resume tries again from the "
                              "last checkpoint; a smaller --learning-rate needs another --out" % (
                                  number, ", ".join(str(p) for p in self.items.particles.ids[chosen])))
-
-    def held_out_gain(self):
-        """Mean over held-out particles of the bound minus the neutral agreement."""
-        return float(np.mean(self._held_out_gains()))
 
     def _held_out_gains(self):
         """Bound minus neutral agreement of the held-out particles, [n_held]; with the same draws of z whenever it is asked for."""

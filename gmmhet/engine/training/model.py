@@ -66,7 +66,8 @@ class HeterogeneityModel:
         base. latent_dim is that of the own part; subspace is how many axes of the features' subspaces the encoder is given, 0 for the
         standardised features (see `training.subspace`); ahead, whether the decoder has a linear part, where positions vary; description is
         what a nat of it costs while learning, 0 for nothing (see `description`); draws is how many of z training takes in its second part
-        (see `training.bound`); base, whether the mixture that moves is learned too, where positions vary; averaged, whether running
+        (see `training.bound`); coarse, whether the encoder sees gradients at two resolutions where training goes finer than FIRST_ANGST
+        (see `training.features`); base, whether the mixture that moves is learned too, where positions vary; averaged, whether running
         averages of the weights are what counts.
     earlier : HeterogeneityModel of the same neutral mixture, or None.
     """
@@ -79,8 +80,10 @@ class HeterogeneityModel:
         self.likelihood = Agreement.from_state(s["likelihood"])
         self.turns = symmetry_matrices(s["symmetry"]).astype(np.float32)
         common = dict(hidden=s["hidden"], dropout=s["dropout"], batch_norm=s["batch_norm"], l2=s["l2"])
-        outputs, features = self.own_dim * (2 if s["variational"] else 1), self.deformation.outputs + self.given_dim
-        self.kept = sum(kept_axes(s.get("subspace", 0), self.deformation.sizes))
+        self.looks = 2 if s.get("coarse") and self.likelihood.coarse() is not self.likelihood else 1
+        self.gradients = self.looks * self.deformation.outputs
+        outputs, features = self.own_dim * (2 if s["variational"] else 1), self.gradients + self.given_dim
+        self.kept = sum(kept_axes(s.get("subspace", 0), self.deformation.sizes * self.looks))
         self.encoder = mlp(self.kept + self.given_dim if self.kept else features, outputs=outputs, seed=s["seed"],
                            last_scale=s["encoder_scale"], **common)
         self.decoder = mlp(self.own_dim, outputs=self.deformation.outputs, seed=s["seed"] + 1000, zero_last=True, **common)
@@ -90,7 +93,7 @@ class HeterogeneityModel:
         self.feature_mean = tf.Variable(tf.zeros(features), trainable=False)
         self.feature_deviation = tf.Variable(tf.ones(features), trainable=False)
         if self.kept:
-            self.axes = tf.Variable(tf.zeros([self.deformation.outputs, self.kept]), trainable=False)
+            self.axes = tf.Variable(tf.zeros([self.gradients, self.kept]), trainable=False)
             self.straight = tf.Variable(tf.zeros([self.kept, self.own_dim]))
             if s.get("ahead") and "position" in s["columns"]:
                 self.ahead = tf.Variable(tf.zeros([self.own_dim, self.deformation.outputs]))
@@ -151,8 +154,8 @@ class HeterogeneityModel:
         """Features [B, F] to the mean and log standard deviation of the own part of z, both [B, own_dim]."""
         inputs, linear = (features - self.feature_mean) / self.feature_deviation, 0.0
         if self.kept:
-            along = tf.matmul(inputs[:, :self.deformation.outputs], self.axes)
-            inputs, linear = tf.concat([along, inputs[:, self.deformation.outputs:]], 1), tf.matmul(along, self.straight)
+            along = tf.matmul(inputs[:, :self.gradients], self.axes)
+            inputs, linear = tf.concat([along, inputs[:, self.gradients:]], 1), tf.matmul(along, self.straight)
         out = self.encoder(inputs, training=training)
         if not self.settings["variational"]:
             return out, tf.fill(tf.shape(out), np.float32(np.log(max(self.settings["latent_noise"], 1e-6))))
@@ -226,24 +229,24 @@ class HeterogeneityModel:
     def begin_in(self, subspaces, leading):
         """Start from the linear answer to features whose mean and deviation are set (see `training.subspace`).
 
-        The encoder sees the features along the axes of every column's subspace, scaled to what part of each axis is no noise, and begins
-        with the linear answer of the column that leads. Where that is of positions, so does the decoder, and the networks at first
-        add nothing; amplitudes have levels, between which a line passes. Motion that explains less than FAINT nats a particle is marked so,
-        for the trainer.
+        The encoder sees the features along the axes of every subspace, scaled to what part of each axis is no noise, and begins with the
+        linear answer of the one that leads. Where that is of positions, so does the decoder, and the networks at first add nothing;
+        amplitudes have levels, between which a line passes. Motion that explains less than FAINT nats a particle is marked so, for the
+        trainer.
 
         Parameters
         ----------
-        subspaces : list of Subspace, one for each of the deformation's columns.
-        leading : int, number of the column that leads; None where none explains anything.
+        subspaces : list of Subspace, one for each of the deformation's columns, and as many more for every further look.
+        leading : int, number of the subspace that leads; None where none explains anything.
         """
         sizes, deviation = self.deformation.sizes, self.feature_deviation.numpy()
         axes, straight = np.zeros(self.axes.shape), np.zeros(self.straight.shape)
         row = column = 0
-        for number, (found, size) in enumerate(zip(subspaces, sizes)):
+        for number, (found, size) in enumerate(zip(subspaces, sizes * self.looks)):
             scale, kept = found.scale, len(found.strength)
             axes[row:row + size, column:column + kept] = found.axes * deviation[row:row + size, None] * scale
-            count = min(found.significant, self.own_dim)
-            if number == leading and count:
+            if number == leading:
+                count = min(found.significant, self.own_dim)
                 strength, first = found.strength[:count], np.arange(count)
                 straight[column + first, first] = np.sqrt(strength) / (1 + strength) / scale[:count]
                 bias = np.zeros(2 * self.own_dim)
@@ -252,9 +255,10 @@ class HeterogeneityModel:
                 kernel, last = self.encoder.variables[-2:]
                 last.assign(bias)
                 if self.ahead is not None and self.led is not None and self.faint is not None and \
-                        self.deformation.columns[number] == "position":
+                        self.deformation.columns[number % len(sizes)] == "position":
                     kernel.assign(tf.zeros_like(kernel))
-                    self.ahead[:count, row:row + size].assign((found.axes[:, :count] * np.sqrt(strength)).T)
+                    first_output = row % self.deformation.outputs
+                    self.ahead[:count, first_output:first_output + size].assign((found.axes[:, :count] * np.sqrt(strength)).T)
                     self.led.assign(1.0)
                     self.faint.assign(float(found.evidence(self.own_dim) < FAINT))
             row, column = row + size, column + kept
@@ -273,7 +277,7 @@ class HeterogeneityModel:
 
     def given(self, features):
         """The part [B, given_dim] of z that features [B, F] bring along."""
-        return features[:, self.deformation.outputs:]
+        return features[:, self.gradients:]
 
     def start(self, given):
         """What this stage changes: mixtures of the earlier stages at their latent points [B, given_dim], as `Deformation.begin` takes them

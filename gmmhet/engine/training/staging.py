@@ -121,6 +121,7 @@ def _check_networks(config, settings):
     network = NETWORKS[config.preset]
     wanted = {"--preset (hidden layers)": ("hidden", network["hidden"]), "--preset (variational)": ("variational", network["variational"]),
               "--preset (base learned)": ("base", network["base"]), "--preset (linear part of the decoder)": ("ahead", network["ahead"]),
+              "--preset (gradients at two resolutions)": ("coarse", network["coarse"]),
               "--preset (averages of the weights)": ("averaged", network["averaged"]),
               "--smoothness": ("smoothness", config.smoothness)}
     for words, (name, value) in wanted.items():

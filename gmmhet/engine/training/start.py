@@ -14,13 +14,6 @@ PER_COLUMN, FEWEST, MOST, SEED_STEP = 16, 4096, 16384, 100003
 FADING_OVER_MOTION = 1.5
 
 
-def coarse(agreement, model):
-    """The agreement that training starts from: of no rings finer than FIRST_ANGST, for networks that begin with a linear answer; the whole
-    where less than an octave would be left."""
-    first = agreement.to_resolution(FIRST_ANGST) if model.kept else agreement
-    return first if first.grid.m >= 2 * first.first_ring else agreement
-
-
 def begin(trainer, given, conformations):
     """Give a trainer's model its feature statistics and, where it takes one, its linear start.
 
@@ -40,86 +33,68 @@ def begin(trainer, given, conformations):
     model.feature_deviation.assign(deviation)
     if not model.kept:
         return None
-    found = _subspaces(trainer, given, conformations, trainer.agreement)
-    leading, first = explains_most(model, found), coarse(trainer.agreement, model)
-    if leading is not None and len(found) > 1 and model.deformation.columns[leading] == "amplitude" and first is not trainer.agreement:
-        # a motion that goes further than the resolution looks like fading to first order
-        seen = explains_most(model, _subspaces(trainer, given, conformations, first))
-        leading = leading if seen is None else seen
+    found, columns = _subspaces(trainer, given, conformations), model.deformation.columns
+    leading = explains_most(model, found)
     model.begin_in(found, leading)
-    return leading if len(found) > 1 else None
+    return leading % len(columns) if leading is not None and len(columns) > 1 else None
 
 
 def explains_most(model, subspaces):
-    """Number of the column whose subspace explains most, amplitudes only where FADING_OVER_MOTION as much as another; None where no column
-    explains anything.
+    """Number of the subspace that leads; None where none explains anything.
+
+    It is of the column that explains most at the coarsest look at which any does, amplitudes only where FADING_OVER_MOTION as much as
+    another: a motion that goes further than the resolution looks like fading to first order. Of this column's looks the one that explains
+    most leads.
 
     Parameters
     ----------
     model : HeterogeneityModel.
-    subspaces : list of Subspace, one for each of its columns.
+    subspaces : list of Subspace, one for each of its columns, and as many more for every further look.
     """
-    evidence = [found.evidence(model.own_dim) / (FADING_OVER_MOTION if name == "amplitude" else 1.0)
-                for name, found in zip(model.deformation.columns, subspaces)]
-    return int(np.argmax(evidence)) if max(evidence) > 0 else None
+    columns = model.deformation.columns
+    evidence = np.reshape([found.evidence(model.own_dim) for found in subspaces], (model.looks, len(columns)))
+    if not evidence.any():
+        return None
+    coarsest = evidence[np.flatnonzero(evidence.any(1))[-1]]
+    column = int(np.argmax(coarsest / [FADING_OVER_MOTION if name == "amplitude" else 1.0 for name in columns]))
+    return int(np.argmax(evidence[:, column])) * len(columns) + column
 
 
-def _subspaces(trainer, given, conformations, agreement):
-    """The subspace of every column by an agreement, of the particles that are learned from against homogeneous images."""
-    deformation, gradients = trainer.model.deformation, trainer.devices.compiled(gradient_function(agreement, trainer.model))
-    at_target = agreement is trainer.agreement
-    particles = _halves(trainer) if at_target else _halves_anew(trainer, given, gradients)
-    covariances, found = [*particles, *_homogeneous(trainer, given, conformations, gradients)], []
-    for number, (name, kept) in enumerate(zip(deformation.columns, kept_axes(trainer.model.settings["subspace"], deformation.sizes))):
+def _subspaces(trainer, given, conformations):
+    """The subspace of every column at every look, of the particles that are learned from against homogeneous images."""
+    model, found = trainer.model, []
+    columns, sizes = model.deformation.columns, model.deformation.sizes * model.looks
+    covariances = [*_halves(trainer, sizes), *_homogeneous(trainer, given, conformations, sizes)]
+    for number, kept in enumerate(kept_axes(model.settings["subspace"], sizes)):
         part = [covariance[number] for covariance in covariances]
         found.append(find_subspace(part[:2], part[2:], kept))
-        log.info("to first order%s, %s explains %.3g nats a particle (%d axes above the noise)", "" if at_target else
-                 " at %.3g Å" % FIRST_ANGST, name, found[-1].evidence(trainer.model.own_dim), found[-1].significant)
+        log.info("to first order%s, %s explains %.3g nats a particle (%d axes above the noise)", "" if number < len(columns) else
+                 " at %.3g Å" % FIRST_ANGST, columns[number % len(columns)], found[-1].evidence(model.own_dim), found[-1].significant)
     return found
 
 
-def _two_halves(trainer):
-    """Two random halves of the particles that are learned from."""
+def _halves(trainer, sizes, chunk=512):
+    """Covariances of the gradients, in groups of these sizes, of two random halves of the particles that are learned from."""
     order = np.random.default_rng([trainer.config.seed, 18]).permutation(trainer.learned)
-    return order[::2], order[1::2]
+    rows = [np.sort(trainer.items.of(half).ravel()) for half in (order[::2], order[1::2])]
+    return [streamed_covariances((trainer.features[part[i:i + chunk]][:, :trainer.model.gradients] for i in range(0, len(part), chunk)),
+                                 sizes) for part in rows]
 
 
-def _halves(trainer, chunk=512):
-    """Covariances of the gradients in the features, by column, of two random halves of the particles."""
-    deformation, rows = trainer.model.deformation, [np.sort(trainer.items.of(half).ravel()) for half in _two_halves(trainer)]
-    return [streamed_covariances((trainer.features[part[i:i + chunk]][:, :deformation.outputs] for i in range(0, len(part), chunk)),
-                                 deformation.sizes) for part in rows]
-
-
-def _halves_anew(trainer, given, gradients):
-    """The same of gradients by another agreement, of no more particles than there are homogeneous images."""
-    return [streamed_covariances(_gradients(trainer, gradients, trainer.items, np.sort(half[:_wanted(trainer.model)]), given),
-                                 trainer.model.deformation.sizes) for half in _two_halves(trainer)]
-
-
-def _homogeneous(trainer, given, conformations, gradients):
-    """Covariances of the gradients, by column, of two independent sets of homogeneous images, at the particles' own poses and CTF."""
-    model, config, particles = trainer.model, trainer.config, trainer.items.particles
+def _homogeneous(trainer, given, conformations, sizes, batch_size=64):
+    """The same of two independent sets of homogeneous images, at the particles' own poses and CTF."""
+    model, config, particles, devices = trainer.model, trainer.config, trainer.items.particles, trainer.devices
+    gradients = devices.compiled(gradient_function(trainer.agreement, model))
+    wanted = int(np.clip(PER_COLUMN * model.deformation.outputs, FEWEST, MOST)) // 2 // model.copies
 
     def drawn(number):
-        left = _wanted(model)
+        left = wanted
         while left > 0:
             seed = (config.seed + SEED_STEP * number) % 2**31
             items = Items(HomogeneousParticles(particles, conformations or model.neutral, model.likelihood, seed, trainer.poses),
                           config.symmetry)
             rows = np.sort(np.random.default_rng([seed, 19]).permutation(len(particles))[:left])
-            yield from _gradients(trainer, gradients, items, rows, given)
+            for chosen, batch in prefetched(items, rows, batch_size, given, devices.own):
+                yield gradients(len(chosen), *batch)[0].numpy().reshape(-1, model.gradients + model.given_dim)[:, :model.gradients]
             number, left = number + 2, left - len(rows)
-    return [streamed_covariances(drawn(number), model.deformation.sizes) for number in (1, 2)]
-
-
-def _wanted(model):
-    """Particles in each set of homogeneous images."""
-    return int(np.clip(PER_COLUMN * model.deformation.outputs, FEWEST, MOST)) // 2 // model.copies
-
-
-def _gradients(trainer, gradients, items, rows, given, batch_size=64):
-    """Gradients by the decoder's outputs [b * copies, outputs] of the given particles, batch by batch."""
-    size, devices = trainer.model.deformation.outputs, trainer.devices
-    for chosen, batch in prefetched(items, rows, batch_size, given, devices.own):
-        yield gradients(len(chosen), *batch)[0].numpy().reshape(-1, size + trainer.model.given_dim)[:, :size]
+    return [streamed_covariances(drawn(number), sizes) for number in (1, 2)]

@@ -360,3 +360,9 @@ def test_of_a_resolution_that_leaves_an_optics_group_without_rings_all_are_kept(
     power[2, :6] = 0
     mixed = Agreement(grid, "likelihood", 50.0, power, np.ones(3), (1, 2))      # group 2 has data from ring 6 on
     assert mixed.to_resolution(18.0) is mixed and mixed.to_resolution(11.0).groups == (1, 2)
+
+
+@pytest.mark.parametrize("first_ring,m", [(1, 10), (5, 10), (6, 23)])
+def test_coarse_are_the_rings_that_training_starts_from_where_they_are_an_octave(first_ring, m):
+    whole = Agreement(FourierGrid.to_resolution(48, 2.5, 5.0), "likelihood", 100.0, np.ones(25), 1.0, first_ring=first_ring)
+    assert whole.coarse().grid.m == m

@@ -14,43 +14,51 @@ from gmmhet.engine.config import FIRST_ANGST
 from gmmhet.engine.gmm.mixture import Mixture
 from gmmhet.engine.imaging.fourier import FourierGrid
 from gmmhet.engine.losses.agreement import Agreement
+from gmmhet.engine.training.features import gradient_function
 from gmmhet.engine.training.heterogeneity import NETWORKS, WORTH, Trainer
 from gmmhet.engine.training.model import LEAST_VARIANCE, HeterogeneityModel, load_model, told, told_together
-from gmmhet.engine.training.start import FADING_OVER_MOTION, coarse, explains_most
+from gmmhet.engine.training.start import FADING_OVER_MOTION, explains_most
 from gmmhet.engine.training.subspace import Subspace, kept_axes
 
 
-def untrained(**settings):
+def untrained(pixel_size=6.0, **settings):
+    """Networks without training; at less than 6 Å a pixel they see gradients at two resolutions."""
     rng = np.random.default_rng(0)
     neutral = Mixture(rng.normal(0, 20, (30, 3)).astype(np.float32), np.ones(30, np.float32), np.full(30, 5, np.float32))
-    likelihood = Agreement(FourierGrid.to_resolution(24, 5.0), "likelihood", 100.0, np.ones(13), 1.0)
+    grid = FourierGrid.to_resolution(24, pixel_size)
+    likelihood = Agreement(grid, "likelihood", 100.0, np.ones(grid.m + 2), 1.0)
     return HeterogeneityModel(neutral, np.ones(30, bool), {
         **NETWORKS["default"], **dict(hidden=[16, 16], columns=["amplitude", "position"], smoothness=15.0, latent_dim=3, latent_noise=0.1,
                                       seed=1, symmetry="c1", particles="p.star", likelihood=likelihood.state()), **settings})
 
 
 def subspaces(model, *strengths):
-    """Random axes of every column, with these strengths first."""
+    """Random axes of every column at every look, with these strengths first."""
     rng, found = np.random.default_rng(2), []
-    sizes = model.deformation.sizes
+    sizes = model.deformation.sizes * model.looks
     for size, kept, strength in zip(sizes, kept_axes(model.settings["subspace"], sizes), strengths):
         found.append(Subspace(rng.normal(size=(size, kept)), np.pad(np.array(strength, float), (0, kept - len(strength)))))
     return found
 
 
-@pytest.mark.parametrize("strengths,leading", [(((5.0, 1.0), (2.0, 0.5)), 0), (((1.0,), (3.0, 2.0)), 1),
-                                               (((0.3,), (1.0, 0.5)), 1),
-                                               (((3.2, 2.0), (3.0, 2.0)), 1)])      # alike: motion also looks like fading
+@pytest.mark.parametrize("strengths,leading", [
+    (((5.0, 1.0), (2.0, 0.5)), 0), (((1.0,), (3.0, 2.0)), 1), (((0.3,), (1.0, 0.5)), 1),
+    (((3.2, 2.0), (3.0, 2.0)), 1),      # alike: motion also looks like fading
+    (((5.0,), (2.0, 1.0), (5.0,), (4.0, 1.0)), 3), (((5.0,), (4.0, 1.0), (3.0,), (2.0, 1.0)), 1),      # at 12 Å it is motion
+    (((5.0, 1.0), (2.0, 0.5), (4.0,), (1.0,)), 0),
+    (((5.0, 1.0), (2.0, 0.5), (), ()), 0),      # there it is nothing
+])
 def test_the_encoder_starts_with_the_posterior_of_the_column_that_explains_most_and_the_decoder_if_it_moves(strengths, leading):
-    model = untrained()
+    model = untrained(pixel_size=6.0 if len(strengths) == 2 else 5.0)
     rng = np.random.default_rng(1)
-    count, size = model.deformation.outputs, model.deformation.sizes
+    count, size = model.gradients, model.deformation.sizes * model.looks
     model.feature_mean.assign(rng.normal(size=count))
     model.feature_deviation.assign(rng.uniform(0.5, 2, count))
     found = subspaces(model, *strengths)
-    assert explains_most(model, found) == leading
+    assert len(found) == len(strengths) and explains_most(model, found) == leading
     model.begin_in(found, leading)
-    assert bool(np.any(model.encoder.variables[-2].numpy())) == (leading == 0)      # beside a linear decoder the network adds nothing
+    moves, outputs = leading % 2 == 1, model.deformation.outputs
+    assert bool(np.any(model.encoder.variables[-2].numpy())) != moves      # beside a linear decoder the network adds nothing
     model.encoder.variables[-2].assign(tf.zeros_like(model.encoder.variables[-2]))
     features = rng.normal(size=(7, count)).astype(np.float32)
     mean, log_std = (part.numpy() for part in model.encode(features))
@@ -63,12 +71,29 @@ def test_the_encoder_starts_with_the_posterior_of_the_column_that_explains_most_
     np.testing.assert_allclose(mean[:, used:], 0, atol=1e-5)
     np.testing.assert_allclose(log_std[:, used:], 0, atol=1e-5)
     own = rng.normal(size=(7, 3)).astype(np.float32)
-    expected = np.zeros((7, count))
-    if leading == 1:
-        expected[:, low:] = own[:, :used] * np.sqrt(strength) @ found[leading].axes[:, :used].T
+    expected = np.zeros((7, outputs))
+    if moves:
+        expected[:, size[0]:] = own[:, :used] * np.sqrt(strength) @ found[leading].axes[:, :used].T
     np.testing.assert_allclose(model.changes(own).numpy(), expected, rtol=1e-4, atol=1e-4)
-    assert model.linear == (leading == 1)
+    assert model.linear == moves
     assert model.begins_faint == (max(strength) == 1)      # it explains 0.2 nats
+
+
+def test_a_finer_training_sees_the_gradient_of_all_rings_and_of_those_up_to_the_first_resolution():
+    rng, model = np.random.default_rng(3), untrained(pixel_size=4.0)
+    ctf = np.tile(np.float32([15000, 15000, 0, 300, 2.7, 0.1, 0, 0, 1, 0, 0]), (2, 1))
+    batch = [tf.constant(part, tf.float32) for part in (rng.normal(size=(2, 24, 24)), [np.eye(3)] * 2, np.zeros((2, 2)), ctf,
+                                                        np.zeros((2, 1, 0)))]
+    both, value, *_ = gradient_function(model.likelihood, model)(*batch)
+    alone, outputs = untrained(pixel_size=4.0, coarse=False), model.deformation.outputs
+    assert (model.looks, alone.looks, both.shape[2]) == (2, 1, 2 * outputs)
+    for part, agreement in ((both[..., :outputs], model.likelihood), (both[..., outputs:], model.likelihood.coarse())):
+        found, of_alone, *_ = gradient_function(agreement, alone)(*batch)
+        np.testing.assert_allclose(part, found, rtol=1e-3, atol=1e-3 * np.abs(found).max())
+        if agreement is model.likelihood:
+            np.testing.assert_allclose(value, of_alone, rtol=1e-5)
+        else:
+            assert agreement.grid.m < model.likelihood.grid.m and np.any(both[..., :outputs] != found)
 
 
 def test_motion_that_goes_further_than_the_resolution_is_not_taken_for_fading(tmp_path, monkeypatch):
@@ -79,7 +104,7 @@ def test_motion_that_goes_further_than_the_resolution_is_not_taken_for_fading(tm
     assert gmmhet("fit", "--map", tmp_path / "set" / "map.mrc", "--out", tmp_path / "fit", "--n-gaussians", 250, "--resolution", 5.1,
                   "--steps", 150) == 0
     for finest in (5.0, FIRST_ANGST):
-        monkeypatch.setattr("gmmhet.engine.training.start.FIRST_ANGST", finest)
+        monkeypatch.setattr("gmmhet.engine.losses.agreement.FIRST_ANGST", finest)
         out = tmp_path / ("to%g" % finest)
         assert gmmhet("train", "--out", out, *training(tmp_path, pause_after_epoch=0, epochs=10)) == 0
         text = (out / rundir.LOG).read_text()
@@ -94,12 +119,6 @@ def test_motion_that_goes_further_than_the_resolution_is_not_taken_for_fading(tm
     assert np.isnan(gains[:3]).all() and len(gains) == 4 and gains[3] > 0
     text = (out / rundir.LOG).read_text()
     assert "epoch 3, learned at 12 Å: gain over neutral " in text and "epoch 4: gain over neutral " in text
-
-
-@pytest.mark.parametrize("kept,first_ring,m", [(8, 1, 10), (8, 5, 10), (8, 6, 23), (0, 1, 23)])
-def test_training_starts_from_the_coarse_rings_where_they_are_an_octave(kept, first_ring, m):
-    whole = Agreement(FourierGrid.to_resolution(48, 2.5, 5.0), "likelihood", 100.0, np.ones(25), 1.0, first_ring=first_ring)
-    assert coarse(whole, SimpleNamespace(kept=kept)).grid.m == m
 
 
 @pytest.mark.parametrize("faint", [False, True])
@@ -154,10 +173,9 @@ def test_without_anything_above_the_noise_nothing_leads():
     model = untrained()
     found = subspaces(model, (0.1,), (0.05,))
     assert explains_most(model, found) is None
-    for leading in (None, 1):      # also where motion leads by a coarser resolution alone
-        model.begin_in(found, leading)
-        assert not np.any(model.straight.numpy())
-        assert not model.linear and np.any(model.encoder.variables[-2].numpy())      # by itself nothing would ever begin
+    model.begin_in(found, None)
+    assert not np.any(model.straight.numpy())
+    assert not model.linear and np.any(model.encoder.variables[-2].numpy())      # by itself nothing would ever begin
 
 
 @pytest.mark.parametrize("closed,opened,alone,varying,earlier", [
@@ -174,7 +192,7 @@ def test_columns_stay_open_only_where_held_out_particles_gain_by_them(closed, op
     kernel.assign_add(tf.ones_like(kernel))
     trainer._trained, trainer._averages = trainer.model.trainable, [tf.Variable(v) for v in trainer.model.trainable]
     gains = iter([closed, opened])
-    trainer.held_out_gain = lambda: next(gains)
+    trainer._with_or_without_base = lambda: np.full(3, next(gains))
     trainer._close_columns(4)
     assert trainer.leading == 0      # not yet
     trainer._close_columns(5)
@@ -182,6 +200,19 @@ def test_columns_stay_open_only_where_held_out_particles_gain_by_them(closed, op
     for _ in range(2):      # both the averages and the weights themselves
         assert np.allclose(kernel.numpy(), trainer.best_weights[0]) == earlier
         trainer._exchange()
+
+
+def test_a_base_that_follows_noise_does_not_count_against_columns():
+    trainer = object.__new__(Trainer)
+    trainer.model, trainer.leading, trainer.config, trainer._likely, trainer.best = untrained(), 1, SimpleNamespace(epochs=10), True, None
+    trainer.model.base.assign(tf.ones_like(trainer.model.base))
+
+    def held_out_gains():
+        opened, based = len(trainer.model.varying) > 1, float(trainer.model.based)
+        return 2 + 0.5 * opened - 0.6 * based + np.array([0.0, 0.1, -0.1])
+    trainer._held_out_gains = held_out_gains
+    trainer._close_columns(5)
+    assert trainer.model.varying == ["amplitude", "position"]
 
 
 @pytest.mark.parametrize("more,kept", [([0.1, 0.1, 0.1, 0.2], True), ([0.3, -0.3, 0.3, -0.1], False), ([-0.1, -0.1, -0.2, -0.1], False)])
