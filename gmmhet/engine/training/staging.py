@@ -22,6 +22,7 @@ class Beginning:
     folder : str, the earlier run; empty without one.
     words : str, for the log.
     exact : bool, whether these networks have found the poses to be exact.
+    looks : int, at how many resolutions these networks see gradients.
     """
 
     earlier: "HeterogeneityModel | None" = None
@@ -29,6 +30,7 @@ class Beginning:
     folder: str = ""
     words: str = ""
     exact: bool = False
+    looks: int = 0
 
     def given(self, items):
         """Latent points of the stages below, float32 [n_items, given_dim], and their covariances; joined by id and copy.
@@ -98,7 +100,7 @@ def beginning(config, columns, neutral, free):
     if not new:
         _check_networks(config, found.settings)
         return Beginning(found.earlier, os.path.join(folder, rundir.MODEL), folder, "the networks of %s are trained further" % folder,
-                         not found.settings.get("at_rest", False))
+                         not found.settings.get("at_rest", False), found.looks)
     if len(neutral) != len(found.neutral) or not all(
             np.allclose(a, b, rtol=1e-4)
             for a, b in ((neutral.centers, found.neutral.centers), (neutral.amplitudes, found.neutral.amplitudes))):
@@ -121,7 +123,6 @@ def _check_networks(config, settings):
     network = NETWORKS[config.preset]
     wanted = {"--preset (hidden layers)": ("hidden", network["hidden"]), "--preset (variational)": ("variational", network["variational"]),
               "--preset (base learned)": ("base", network["base"]), "--preset (linear part of the decoder)": ("ahead", network["ahead"]),
-              "--preset (gradients at two resolutions)": ("coarse", network["coarse"]),
               "--preset (averages of the weights)": ("averaged", network["averaged"]),
               "--smoothness": ("smoothness", config.smoothness)}
     for words, (name, value) in wanted.items():

@@ -43,8 +43,8 @@ def explains_most(model, subspaces):
     """Number of the subspace that leads; None where none explains anything.
 
     It is of the column that explains most at the coarsest look at which any does, amplitudes only where FADING_OVER_MOTION as much as
-    another: a motion that goes further than the resolution looks like fading to first order. Of this column's looks the one that explains
-    most leads.
+    another: to first order, a motion that goes further than the resolution looks like fading. Of this column's looks the finest that
+    explains anything leads.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def explains_most(model, subspaces):
         return None
     coarsest = evidence[np.flatnonzero(evidence.any(1))[-1]]
     column = int(np.argmax(coarsest / [FADING_OVER_MOTION if name == "amplitude" else 1.0 for name in columns]))
-    return int(np.argmax(evidence[:, column])) * len(columns) + column
+    return int(np.argmax(evidence[:, column] > 0)) * len(columns) + column
 
 
 def _subspaces(trainer, given, conformations):

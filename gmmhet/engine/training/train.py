@@ -227,6 +227,8 @@ def train_set(config, run, devices, particles):
     settings = dict(NETWORKS[config.preset], columns=list(columns), smoothness=config.smoothness, rigid=config.rigid, at_rest=uncertain,
                     latent_dim=config.latent_dim, latent_noise=config.latent_noise, seed=config.seed, symmetry=config.symmetry.lower(),
                     whole_unit=not config.region, particles=os.path.abspath(config.particles), likelihood=likelihood.state())
+    if begins.weights:
+        settings["looks"] = begins.looks
     model = HeterogeneityModel(neutral, free, settings, begins.earlier)
     if begins.weights:
         model.load_weights(begins.weights)
