@@ -124,7 +124,7 @@ def step(count, grid, batch, method):
     ctf = dict.fromkeys(CTF_COLUMNS, 0.0)
     ctf.update(defocus_u_angst=15000, defocus_v_angst=15000, voltage_kv=300, cs_mm=2.7, amplitude_contrast=0.1, scale=1)
     arrays = (rng.normal(size=(batch, grid.box, grid.box)), *random_poses(batch, rng), np.tile(list(ctf.values()), (batch, 1)),
-              rng.normal(size=(batch, 1, model.deformation.outputs)), rng.normal(size=(batch, 1, config.latent_dim)), np.zeros((batch, 0)),
+              rng.normal(size=(batch, 1, model.gradients)), rng.normal(size=(batch, 1, config.latent_dim)), np.zeros((batch, 0)),
               np.zeros((batch, 0)), np.full(batch, 1 / batch))
     arrays = tuple(tf.constant(a, tf.float32) for a in arrays)
     return lambda: trainer._step[False, False, False](*arrays, tf.constant(1.0))

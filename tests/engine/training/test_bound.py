@@ -20,7 +20,7 @@ def particles(small):
 
 
 def features_of(model):
-    return np.float32(np.random.default_rng(5).normal(size=(6, model.copies, model.deformation.outputs)))
+    return np.float32(np.random.default_rng(5).normal(size=(6, model.copies, model.gradients)))
 
 
 def noise_of(*shape, seed=3):

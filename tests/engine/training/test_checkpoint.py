@@ -70,7 +70,7 @@ def test_a_saved_model_decodes_and_encodes_the_same_to_the_last_bit(tmp_path, pr
     second, z = load_model(str(tmp_path)), np.random.default_rng(1).normal(size=(5, 3))
     for a, b in zip(first.decode(z), second.decode(z)):
         np.testing.assert_array_equal(a, b)
-    features = np.random.default_rng(2).normal(size=(4, first.deformation.outputs)).astype(np.float32)
+    features = np.random.default_rng(2).normal(size=(4, first.gradients)).astype(np.float32)
     for a, b in zip(first.encode(features), second.encode(features)):
         np.testing.assert_array_equal(a, b)
     assert (second.latent_dim, second.box, second.pixel_size, second.symmetry, second.particles_path) == (3, 24, 5.0, "c1", "p.star")

@@ -114,7 +114,7 @@ def test_a_saved_staged_model_decodes_and_encodes_the_same_to_the_last_bit(stage
     again, z = load_model(str(tmp_path)), np.random.default_rng(1).normal(size=(3, 5))
     for a, b in zip(staged.decode(z), again.decode(z)):
         np.testing.assert_array_equal(a, b)
-    features = np.random.default_rng(2).normal(size=(3, staged.deformation.outputs + 3)).astype(np.float32)
+    features = np.random.default_rng(2).normal(size=(3, staged.gradients + 3)).astype(np.float32)
     np.testing.assert_array_equal(staged.encode(features)[0], again.encode(features)[0])
     np.testing.assert_array_equal(again.given(features), features[:, -3:])
 
