@@ -1,4 +1,6 @@
 """Agreement between an image and a model's projection, per particle (METHOD.md section 2)."""
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -88,6 +90,7 @@ class Agreement:
         noise = self.noise_power[:, :grid.m + 2] * (np.arange(grid.m + 2) <= grid.m)
         return Agreement(grid, self.objective, self.mask_diameter_angst, noise, self.scale, self.groups, self.first_ring)
 
+    @functools.cached_property
     def coarse(self):
         """The same by no ring finer than FIRST_ANGST, which training starts from; by all where less than an octave would be left."""
         found = self.to_resolution(FIRST_ANGST)

@@ -30,7 +30,7 @@ def gradient_function(agreement, model):
     restricted to the columns and region that may vary. It is the same whether poses turn out to be exact or not: the
     motion of the whole stays in it.
     """
-    by_pose, looks = pose_function(agreement), [agreement, agreement.coarse()][:model.looks]
+    by_pose, looks = pose_function(agreement), [agreement, agreement.coarse][:model.looks]
 
     def gradients(images, rotation, shift, ctf, given):
         seen = [look.observe(images, ctf) for look in looks]

@@ -63,9 +63,8 @@ class Trainer:
     Loss per particle: minus a bound on its evidence (see `Bound`), so that the held-out value is one on the evidence for heterogeneity and
     not only a fit; plus, while learning, a share of what it takes to describe the decoder (`HeterogeneityModel.description`). The bound is
     by one draw of z until all columns vary, and then by several; of faint motion by several from the start. The part in which a column may
-    lead is learned at no finer than 12 Å (see `features`): from rest no slope leads to a motion that goes further than the resolution. What
-    counts, for held-out particles (always at the target resolution) and in the end, are the weights' running averages: from step to step
-    weights follow noise.
+    lead is learned at no finer than 12 Å, where the networks begin with a linear answer (see `start`). What counts, for held-out particles
+    (always at the target resolution) and in the end, are the weights' running averages: from step to step weights follow noise.
 
     Parameters
     ----------
@@ -98,7 +97,7 @@ class Trainer:
         self.history, self.best, self.best_weights, self.peak = [], None, None, np.zeros(0)
         self.leading: int | None = None
         self.bound = Bound(model, self.agreement, config.amplitude_cost)
-        self._first = Bound(model, self.agreement.coarse() if model.looks > 1 else self.agreement, config.amplitude_cost)
+        self._first = Bound(model, self.agreement.coarse if model.kept else self.agreement, config.amplitude_cost)
         kinds = list(itertools.product((False, True), repeat=2))
         self._step = {(first, *kind): devices.for_all_sizes(functools.partial(self._train_step, first, *kind))
                       for first in (False, True) for kind in kinds}

@@ -67,8 +67,8 @@ class HeterogeneityModel:
         standardised features (see `training.subspace`); ahead, whether the decoder has a linear part, where positions vary; description is
         what a nat of it costs while learning, 0 for nothing (see `description`); draws is how many of z training takes in its second part
         (see `training.bound`); looks, at how many resolutions the encoder sees gradients (see `training.features`): 1, 2, or 0 for 2 where
-        training goes finer than FIRST_ANGST; base, whether the mixture that moves is learned too, where positions vary; averaged, whether
-        running averages of the weights are what counts.
+        training goes finer than FIRST_ANGST and the encoder is given axes; base, whether the mixture that moves is learned too, where
+        positions vary; averaged, whether running averages of the weights are what counts.
     earlier : HeterogeneityModel of the same neutral mixture, or None.
     """
 
@@ -80,7 +80,8 @@ class HeterogeneityModel:
         self.likelihood = Agreement.from_state(s["likelihood"])
         self.turns = symmetry_matrices(s["symmetry"]).astype(np.float32)
         common = dict(hidden=s["hidden"], dropout=s["dropout"], batch_norm=s["batch_norm"], l2=s["l2"])
-        self.looks = s.get("looks", 1) or (1 if self.likelihood.coarse() is self.likelihood else 2)
+        begins = any(kept_axes(s.get("subspace", 0), self.deformation.sizes))
+        self.looks = s.get("looks", 1) or (2 if begins and self.likelihood.coarse is not self.likelihood else 1)
         self.gradients = self.looks * self.deformation.outputs
         outputs, features = self.own_dim * (2 if s["variational"] else 1), self.gradients + self.given_dim
         self.kept = sum(kept_axes(s.get("subspace", 0), self.deformation.sizes * self.looks))

@@ -22,7 +22,7 @@ class Beginning:
     folder : str, the earlier run; empty without one.
     words : str, for the log.
     exact : bool, whether these networks have found the poses to be exact.
-    looks : int, at how many resolutions these networks see gradients.
+    looks : int, at how many resolutions these networks see gradients; 0 without any.
     """
 
     earlier: "HeterogeneityModel | None" = None

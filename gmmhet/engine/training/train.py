@@ -224,11 +224,11 @@ def train_set(config, run, devices, particles):
     uncertain = config.pose_errors == "auto" and config.objective == "likelihood"
     likelihood = calibrate(particles, neutral, config.resolution or fitted_resolution, config.mask_diameter, config.seed,
                            config.min_resolution, begins.conformations(given))
-    settings = dict(NETWORKS[config.preset], columns=list(columns), smoothness=config.smoothness, rigid=config.rigid, at_rest=uncertain,
-                    latent_dim=config.latent_dim, latent_noise=config.latent_noise, seed=config.seed, symmetry=config.symmetry.lower(),
-                    whole_unit=not config.region, particles=os.path.abspath(config.particles), likelihood=likelihood.state())
-    if begins.weights:
-        settings["looks"] = begins.looks
+    network = NETWORKS[config.preset]
+    settings = dict(network, looks=begins.looks or network["looks"], columns=list(columns), smoothness=config.smoothness,
+                    rigid=config.rigid, at_rest=uncertain, latent_dim=config.latent_dim, latent_noise=config.latent_noise, seed=config.seed,
+                    symmetry=config.symmetry.lower(), whole_unit=not config.region,
+                    particles=os.path.abspath(config.particles), likelihood=likelihood.state())
     model = HeterogeneityModel(neutral, free, settings, begins.earlier)
     if begins.weights:
         model.load_weights(begins.weights)

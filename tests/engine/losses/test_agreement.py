@@ -365,4 +365,4 @@ def test_of_a_resolution_that_leaves_an_optics_group_without_rings_all_are_kept(
 @pytest.mark.parametrize("first_ring,m", [(1, 10), (5, 10), (6, 23)])
 def test_coarse_are_the_rings_that_training_starts_from_where_they_are_an_octave(first_ring, m):
     whole = Agreement(FourierGrid.to_resolution(48, 2.5, 5.0), "likelihood", 100.0, np.ones(25), 1.0, first_ring=first_ring)
-    assert whole.coarse().grid.m == m
+    assert whole.coarse.grid.m == m

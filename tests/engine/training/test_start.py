@@ -87,7 +87,7 @@ def test_a_finer_training_sees_the_gradient_of_all_rings_and_of_those_up_to_the_
     both, value, *_ = gradient_function(model.likelihood, model)(*batch)
     alone, outputs = untrained(pixel_size=4.0, looks=1), model.deformation.outputs
     assert (model.looks, alone.looks, both.shape[2]) == (2, 1, 2 * outputs)
-    for part, agreement in ((both[..., :outputs], model.likelihood), (both[..., outputs:], model.likelihood.coarse())):
+    for part, agreement in ((both[..., :outputs], model.likelihood), (both[..., outputs:], model.likelihood.coarse)):
         found, of_alone, *_ = gradient_function(agreement, alone)(*batch)
         np.testing.assert_allclose(part, found, rtol=1e-3, atol=1e-3 * np.abs(found).max())
         if agreement is model.likelihood:
