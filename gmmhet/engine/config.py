@@ -146,7 +146,8 @@ class TrainConfig(Common):
                           "the end.", low=0, high=10000, expert=True)
     batch_size: int = param(64, "Particles per optimizer step.", low=1, high=4096)
     learning_rate: float = param(1e-3, "ADAM learning rate at the start.", low=1e-7, high=1.0, expert=True)
-    held_out: float = param(0.1, "Fraction of the particles the networks never see; they measure agreement honestly.",
+    held_out: float = param(0.1, "Fraction of the particles the networks never see; they measure agreement honestly. A run that goes "
+                            "on from an earlier one keeps those of that run.",
                             low=0.01, high=0.9, expert=True)
     smoothness: float = param(12.0, "Distance over which neighbouring Gaussians move together, and two thirds of it over which "
                               "their amplitudes change together; 0 leaves each free.",
@@ -280,6 +281,19 @@ def missing_files(config) -> List[str]:
     """Sentences about files and folders that a parameter names and that do not exist."""
     named = [(flag(f.name), getattr(config, f.name)) for f in fields(config) if f.metadata["path"]]
     return ["%s %s does not exist." % (name, value) for name, value in named if value and not os.path.exists(value)]
+
+
+def check_resolution(resolution_angst, pixel_size):
+    """Refuse a --resolution (Å) finer than pixels (Å/px) can hold; 0 stands for none.
+
+    Raises
+    ------
+    ConfigError
+        naming both.
+    """
+    if 0 < resolution_angst < 1.999 * pixel_size:
+        raise ConfigError("--resolution %.4g Å is finer than pixels of %.4g Å hold: give %.4g Å (two pixels) or more" % (
+            resolution_angst, pixel_size, 2 * pixel_size))
 
 
 def required(config, *names):

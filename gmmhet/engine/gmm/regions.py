@@ -60,6 +60,8 @@ def _one_region(spec, mixture):
         return _in_chains(spec, mixture.labels)
     if spec.startswith("sphere:"):
         inside = _in_sphere(spec, mixture.centers)
+    elif os.path.isdir(spec):
+        raise RegionError("region '%s' is a folder, expected a mask map or a list of Gaussians" % spec)
     elif not os.path.exists(spec):
         raise RegionError("region '%s' is neither an existing file nor 'sphere:x,y,z,radius' nor 'chain:A,B/120-240'" % spec)
     elif re.search(MAP_NAMES, spec):

@@ -24,6 +24,8 @@ def find_threshold(volume):
     positive = volume[volume > 0]
     if not positive.size:
         raise ValueError("the map holds no positive density: is its contrast inverted (density must be white)?")
+    if positive.size == volume.size and np.ptp(positive) < 1e-5 * positive[0]:
+        raise ValueError("the map is %.3g everywhere: there is nothing to fit" % positive[0])
     counts, edges = np.histogram(positive, 256)
     levels = 0.5 * (edges[1:] + edges[:-1])
     below, total = np.cumsum(counts), np.cumsum(counts * levels)

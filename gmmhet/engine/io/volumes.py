@@ -34,7 +34,7 @@ def read_map(path):
         when the file is missing or no MRC file, the map is not cubic, has no pixel size or holds NaN.
     """
     if not os.path.isfile(path):
-        raise MapError("map '%s' does not exist" % path)
+        raise MapError("map '%s' %s" % (path, "is a folder, expected an MRC file" if os.path.isdir(path) else "does not exist"))
     try:
         if not is_compressed(path):
             _check_length(path)

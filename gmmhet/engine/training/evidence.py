@@ -184,6 +184,11 @@ def predictability(z, targets, seed):
     return dict(r2=r2, chance=float(np.quantile(by_chance, 0.99)), p=float((1 + np.sum(by_chance >= r2)) / (1 + PERMUTATIONS)))
 
 
+def seen_words(told):
+    """What z tells of how particles were seen, and what chance does (see `predictability`), in words."""
+    return "R² %.3f; chance reaches %.3f" % (told["r2"], told["chance"])
+
+
 def seen_warnings(seen):
     """Sentences about what z tells of how particles were seen; `seen` : dict of words to `predictability`."""
     found = []

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from gmmhet.engine.training.evidence import LEAST_AGREEMENT, MOST_SPURIOUS, TOLERATED_R2, correlation
+from gmmhet.engine.training.evidence import LEAST_AGREEMENT, MOST_SPURIOUS, TOLERATED_R2, correlation, seen_words
 
 INK, FAINT, PAPER, RULE = "#22303c", "#8795a1", "#ffffff", "#d5dbe1"
 REAL, SPURIOUS, FOR, AGAINST = "#00798c", "#b9c2ca", "#3a7d44", "#b3432f"
@@ -65,26 +65,31 @@ def draw_history(axes, path, found):
     axes.plot(epoch, held, "-o", color=REAL, markersize=3, linewidth=1.6, label="held out")
     best = found["best_epoch"]
     axes.plot(best, held[best - 1] if best else found["held_out_gain"], "o", markersize=10, markerfacecolor="none", markeredgecolor=REAL,
-              markeredgewidth=1.4, label="epoch kept")
+              markeredgewidth=1.4, label="epoch kept" if best else "start kept: none surely better")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False, fontsize=8.5, loc="best")
     plain(axes, "Bound on the gain, by epoch", "Epoch", "Over the model it starts from, per particle")
 
 
-def draw_gain(axes, gain, mean, interval, weight):
+def draw_gain(axes, gain, found):
     """Histogram of the held-out particles' evidence, with its mean and interval, and the landscape's weight."""
+    mean, interval = found["held_out_evidence"], found["held_out_evidence_interval"]
     low, high = np.quantile(gain, [0.005, 0.995])
     if not np.ptp(gain):
         low, high = low - 0.5, high + 0.5
     axes.hist(np.clip(gain, low, high), bins=np.linspace(low, high, int(np.clip(np.sqrt(len(gain)), 10, 50))), color=REAL, alpha=0.35)
     axes.axvline(0, color=FAINT, linewidth=0.9, linestyle="--")
-    axes.axvspan(*interval, color=REAL, alpha=0.3, linewidth=0)
-    axes.axvline(mean, color=REAL, linewidth=1.8)
-    axes.set_ylim(0, 1.3 * axes.get_ylim()[1])
-    axes.text(0.98, 0.97, "mean %.3g nats\n%.3g to %.3g (95 %%)" % (mean, *interval), transform=axes.transAxes, ha="right", va="top",
-              fontsize=9, color=FOR if interval[0] > 0 else AGAINST, fontweight="bold")
-    axes.text(0.98, 0.83, "weight of the landscape %.2f" % weight, transform=axes.transAxes, ha="right", va="top", fontsize=8.5, color=INK)
-    plain(axes, "Evidence of each held-out particle", "Over what it is compared with (nats)", "Particles")
+    top = axes.get_ylim()[1]
+    tells = FOR if interval[0] > 0 else AGAINST
+    axes.errorbar(mean, 1.06 * top, xerr=[[mean - interval[0]], [interval[1] - mean]], fmt="o", color=tells, markersize=4, capsize=4,
+                  linewidth=1.6)
+    axes.set_ylim(0, 1.45 * top)
+    axes.text(0.98, 0.98, "mean %.3g nats\n%.3g to %.3g (95 %%)" % (mean, *interval), transform=axes.transAxes, ha="right", va="top",
+              fontsize=9, color=tells, fontweight="bold")
+    axes.text(0.98, 0.85, "weight of the landscape %.2f" % found["landscape_weight"], transform=axes.transAxes, ha="right", va="top",
+              fontsize=8.5, color=INK)
+    plain(axes, "Evidence of each held-out particle",
+          "\n".join(textwrap.wrap("Over %s (nats)" % found.get("evidence_over", "a single model"), 44)), "Particles")
 
 
 def draw_null(axes, found):
@@ -133,18 +138,20 @@ def draw_fields(axes, fields, found):
     axes.axvline(found["displacement_correlation"], color=REAL, linewidth=1.8)
     axes.axvline(LEAST_AGREEMENT, color=AGAINST, linewidth=1, linestyle=":")
     axes.set_ylim(0, 1.3 * axes.get_ylim()[1])
+    axes.text(LEAST_AGREEMENT - 0.02, 0.66, "less speaks against", transform=axes.get_xaxis_transform(), fontsize=8, color=AGAINST,
+              ha="right")
     axes.legend(frameon=False, fontsize=8.5, loc="upper left", title="mean", alignment="left", title_fontsize=8.5)
     plain(axes, "Displacements, two half-set networks", "Correlation of the decoded displacements", "Particles")
 
 
 def draw_seen(axes, predicts):
     """How well z predicts how the particles were seen, with what chance reaches."""
-    values = [max(told["r2"], 0) for told in predicts.values()]
+    values = [max(told["r2"], 0) for told in predicts.values()]         # below 0: worse than their mean predicts them
     harmless = [told["r2"] <= max(told["chance"], TOLERATED_R2) for told in predicts.values()]
     places, top = np.arange(len(values)), max(1.3 * max(values), 4 * TOLERATED_R2)
     axes.barh(places, values, color=[SPURIOUS if fine else AGAINST for fine in harmless], height=0.3)
     for place, value, told in zip(places, values, predicts.values()):
-        axes.text(0.99 * top, place - 0.27, "R² %.3f; chance reaches %.3f" % (value, max(told["chance"], 0)), fontsize=8.5, color=INK,
+        axes.text(0.99 * top, place - 0.27, seen_words(told), fontsize=8.5, color=INK,
                   va="center", ha="right")
     axes.plot(2 * [TOLERATED_R2], [-0.2, len(values) - 0.6], color=AGAINST, linewidth=1.2, linestyle=":")
     axes.text(TOLERATED_R2, len(values) - 0.57, "beyond this: look into it", fontsize=8, color=AGAINST, ha="left", va="top")
@@ -174,10 +181,13 @@ def evidence_figure(found, page):
     figure.text(0.045, 0.96, head, fontsize=16, fontweight="bold", color=FOR if supported else AGAINST, va="center")
     lines = textwrap.wrap(because[:1].upper() + because[1:], LINE)
     figure.text(0.045, 0.933, "\n".join(lines), fontsize=9.5, color=INK, va="top", linespacing=1.35)
+    doubts = [line for sentence in found["warnings"] for line in textwrap.wrap(sentence, LINE)]
+    figure.text(0.045, 0.933 - 0.021 * len(lines), "\n".join(doubts), fontsize=9.5, color=AGAINST, va="top", linespacing=1.35)
+    lines += doubts
     grid = figure.add_gridspec(2, 3, left=0.065, right=0.98, top=0.87 - 0.021 * len(lines), bottom=0.115, wspace=0.32, hspace=0.5)
     panels = [figure.add_subplot(grid[i, j]) for i in range(2) for j in range(3)]
     draw_history(panels[0], page.history, found)
-    draw_gain(panels[1], page.gain, found["held_out_evidence"], found["held_out_evidence_interval"], found["landscape_weight"])
+    draw_gain(panels[1], page.gain, found)
     draw_seen(panels[2], found["predicts"])
     if "null" in found:
         draw_null(panels[3], found)

@@ -6,7 +6,7 @@ from typing import Optional
 import numpy as np
 
 from gmmhet.engine import rundir
-from gmmhet.engine.config import DEFAULT_RESOLUTION_PX, MOST_BY_DEFAULT, ConfigError
+from gmmhet.engine.config import DEFAULT_RESOLUTION_PX, MOST_BY_DEFAULT, ConfigError, check_resolution
 from gmmhet.engine.gmm import atoms as atomic
 from gmmhet.engine.gmm import seeding
 from gmmhet.engine.gmm.mixture import render, write_cif
@@ -96,13 +96,14 @@ def fit(config, run):
         volume, pixel_size = read_map(config.map)
         mask = _mask(config.mask, volume.shape[0], pixel_size)
         corner = atomic.map_corner(config.map)
+        resolution = _resolution(config, pixel_size)
         run.create()
     else:
         particles = read_particles(config.particles)
         mask, pixel_size = _mask(config.mask, particles.box, particles.pixel_size), particles.pixel_size
+        resolution = _resolution(config, pixel_size)
         run.create()
         volume = made_white(backproject(particles, np.arange(len(particles))), "the particles' reconstruction")
-    resolution = config.resolution or DEFAULT_RESOLUTION_PX * pixel_size
     if atoms is not None:
         atoms = _placed(atoms, volume, pixel_size, resolution, corner, config.seed)
     target = make_target(volume, pixel_size, resolution, config.threshold, weak_level, mask, atoms)
@@ -173,7 +174,13 @@ def _grow(config, target, count):
         best = found if best is None or gained > 0 else best
         count = int(count * GROWTH)
         if fixed or best[1].mean() >= FSC_GOAL or gained < LEAST_GAIN or count > most:
-            return best
+            break
+    if best[1].mean() < FSC_GOAL:
+        log.warning("the neutral model and the map correlate by only %.2f on average up to %.1f Å (mean FSC; %.2f is asked for)%s: what is "
+                    "not in the model cannot be seen to move. Is the map sharp to that resolution and free of noise? Filter it, or give %s",
+                    best[1].mean(), target.resolution_angst, FSC_GOAL, " with this number of Gaussians" if fixed else "",
+                    "more --n-gaussians or a coarser --resolution" if fixed else "a coarser --resolution")
+    return best
 
 
 def parse_probes(text):
@@ -198,10 +205,18 @@ def parse_count(text):
     return int(text)
 
 
+def _resolution(config, pixel_size):
+    """Target resolution (Å), given or by pixel size (Å/px); a ConfigError where pixels do not reach it."""
+    check_resolution(config.resolution, pixel_size)
+    return config.resolution or DEFAULT_RESOLUTION_PX * pixel_size
+
+
 def _mask(path, box, pixel_size):
     if not path:
         return None
     mask, mask_pixel = read_map(path)
+    if mask.max() <= 0.5:
+        raise ConfigError("--mask %s is empty: expected values from 0 to 1, above 0.5 inside, its largest is %.3g" % (path, mask.max()))
     if mask.shape[0] != box or abs(mask_pixel - pixel_size) > 1e-3 * pixel_size:
         raise ConfigError("--mask %s has %d px of %.4f Å, the map has %d px of %.4f Å: make them the same" % (
             os.path.basename(path), mask.shape[0], mask_pixel, box, pixel_size))

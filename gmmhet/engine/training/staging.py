@@ -60,6 +60,26 @@ class Beginning:
         rows = [row[pair] for pair in wanted]
         return points[rows].astype(np.float32), covariance[rows].astype(np.float32)
 
+    def held_out(self, ids, otherwise):
+        """Which particles (by id) this run holds out: of those that the earlier run had, the ones that it held out; of others, and without
+        an earlier run, those of `otherwise`, bool [n].
+
+        Raises
+        ------
+        ConfigError
+            when none is left to judge by, or none to learn from.
+        """
+        if not self.folder:
+            return otherwise
+        with np.load(os.path.join(self.folder, rundir.LATENTS)) as data:
+            earlier = dict(zip(data["id"].tolist(), data["held_out"].tolist()))
+        held = np.array([earlier.get(i, other) for i, other in zip(ids.tolist(), otherwise.tolist())], bool)
+        if held.all() or not held.any():
+            raise ConfigError("--continue-from %s %s of the %d particles asked for, and this run needs some that it held out, to judge by, "
+                              "and others to learn from: give --ids with both (held_out in its %s says which is which)" % (
+                                  self.folder, "held out every one" if held.any() else "held out none", len(held), rundir.LATENTS))
+        return held
+
     def conformations(self, given):
         """A function, rows [B] of the particles to their mixtures below this stage; None where the neutral model stands for all."""
         if self.earlier is None:

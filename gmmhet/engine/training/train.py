@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from gmmhet.engine import rundir
-from gmmhet.engine.config import COLUMNS, ConfigError, required, to_json, with_length, with_preset
+from gmmhet.engine.config import COLUMNS, ConfigError, check_resolution, required, to_json, with_length, with_preset
 from gmmhet.engine.gmm.mixture import Mixture
 from gmmhet.engine.gmm.regions import asymmetric_unit, region_parts, symmetry_correlation
 from gmmhet.engine.io.ids import read_ids
@@ -17,7 +17,7 @@ from gmmhet.engine.training.calibrate import calibrate
 from gmmhet.engine.training.checkpoint import write_arrays
 from gmmhet.engine.training.controls import half_set_control, half_sets, how_seen, null_control
 from gmmhet.engine.training.devices import find_devices
-from gmmhet.engine.training.evidence import bootstrap_interval, held_out_evidence, seen_warnings, spread_motion, verdict
+from gmmhet.engine.training.evidence import bootstrap_interval, held_out_evidence, seen_warnings, seen_words, spread_motion, verdict
 from gmmhet.engine.training.evidence_page import Page, evidence_figure
 from gmmhet.engine.training.features import compute_features
 from gmmhet.engine.training.heterogeneity import NETWORKS, Trainer, TrainError
@@ -79,13 +79,15 @@ def free_gaussians(config, columns, neutral):
     return free
 
 
-def _doubt_symmetry(group, neutral, resolution_angst):
-    """Warn when the neutral model does not have the symmetry that is asked for."""
-    if group.lower() != "c1":
-        alike = symmetry_correlation(neutral, group, resolution_angst / 2)
-        if alike < SYMMETRY_DOUBT:
-            log.warning("the neutral model does not look %s: turned by it, it correlates with itself by only %.2f. Is the map symmetric "
-                        "about the z axis, with that symmetry?", group, alike)
+def _doubts(group, neutral, resolution_angst):
+    """Warnings that are given before training, as a list: that the neutral model does not have the symmetry that is asked for."""
+    alike = 1.0 if group.lower() == "c1" else symmetry_correlation(neutral, group, resolution_angst / 2)
+    if alike >= SYMMETRY_DOUBT:
+        return []
+    found = ["The neutral model does not look %s: turned by it, it correlates with itself by only %.2f. Is the map symmetric about the z "
+             "axis, with that symmetry?" % (group, alike)]
+    log.warning(found[0])
+    return found
 
 
 def hold_out(count, fraction, seed):
@@ -212,15 +214,16 @@ def train_set(config, run, devices, particles):
     columns = parse_columns(config.vary)
     neutral, fitted_resolution = load_neutral(config.gmm, particles, config.rescale_map)
     free = free_gaussians(config, columns, neutral)
-    _doubt_symmetry(config.symmetry, neutral, fitted_resolution)
+    check_resolution(config.resolution, particles.pixel_size)
+    doubts = _doubts(config.symmetry, neutral, fitted_resolution)
     begins, items = beginning(config, columns, neutral, free), Items(particles, config.symmetry)
     given, given_covariance = begins.given(items)
+    held_out = begins.held_out(particles.ids, hold_out(len(particles), config.held_out, config.seed))
     run.create()
     if begins.words:
         log.info(begins.words)
     os.makedirs(run(rundir.WORK), exist_ok=True)
     config = with_length(config, len(particles))
-    held_out = hold_out(len(particles), config.held_out, config.seed)
     uncertain = config.pose_errors == "auto" and config.objective == "likelihood"
     likelihood = calibrate(particles, neutral, config.resolution or fitted_resolution, config.mask_diameter, config.seed,
                            config.min_resolution, begins.conformations(given))
@@ -245,7 +248,7 @@ def train_set(config, run, devices, particles):
     trainer.restore_best()
     if devices.is_chief:
         model.save(run(rundir.MODEL))
-    return _finish(config, run, trainer, given_covariance)
+    return _finish(config, run, trainer, given_covariance, doubts)
 
 
 def _trainer(config, run, items, given, model, held_out, devices, begins):
@@ -268,7 +271,7 @@ def _trainer(config, run, items, given, model, held_out, devices, begins):
     return trainer
 
 
-def _finish(config, run, trainer, given_covariance):
+def _finish(config, run, trainer, given_covariance, doubts):
     """Latent points, their agreement, and what they are worth."""
     model, items, held = trainer.model, trainer.items, trainer.held_out[trainer.items.row]
     encoded = np.concatenate(
@@ -292,7 +295,8 @@ def _finish(config, run, trainer, given_covariance):
         landscape_weight=weight, evidence_of_landscape_alone=plain, motion_rms_angst=motion, amplitude_rms=amplitude, varies=model.varying,
         predicts=how_seen(items, own, own_covariance, config.seed),
         resolution_angst=model.likelihood.grid.box * model.pixel_size / model.likelihood.grid.m,
-        gaussians=len(model.neutral), free_gaussians=int(model.free.sum()), anchors=model.deformation.anchors, **model.likelihood.figures())
+        gaussians=len(model.neutral), free_gaussians=int(model.free.sum()), anchors=model.deformation.anchors, **model.likelihood.figures(),
+        warnings=doubts)
     if model.base is not None and not model.based.numpy():
         log.info("the mixture that moves is the neutral one: held-out particles were not surely better explained with one learned along")
     if trainer.poses:
@@ -305,12 +309,13 @@ def _finish(config, run, trainer, given_covariance):
 
 def _conclude(run, summary, page):
     """Verdict and warnings into summary, log and page; the summary, written last, says that the run has finished."""
-    summary["verdict"], summary["warnings"] = verdict(summary), seen_warnings(summary["predicts"])
+    seen = seen_warnings(summary["predicts"])
+    summary["verdict"], summary["warnings"] = verdict(summary), summary["warnings"] + seen
     log.info("held-out evidence %.4g nats a particle (95 %% interval %.4g to %.4g); decoded motion %.3g Å rms; seed %d",
              summary["held_out_evidence"], *summary["held_out_evidence_interval"], summary["motion_rms_angst"], summary["seed"])
     for words, told in summary["predicts"].items():
-        log.info("z predicts the %s with R² %.3f on particles left out; chance reaches %.3f", words, told["r2"], max(told["chance"], 0))
-    for sentence in summary["warnings"]:
+        log.info("z predicts the %s on particles left out: %s", words, seen_words(told))
+    for sentence in seen:
         log.warning(sentence)
     log.info(summary["verdict"])
     with rundir.whole_file(run(rundir.EVIDENCE)) as file:

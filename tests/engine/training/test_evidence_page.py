@@ -8,7 +8,7 @@ from gmmhet.engine.training.evidence import verdict
 from gmmhet.engine.training.evidence_page import Page, draw_history, evidence_figure
 
 FOUND = dict(particles=1000, held_out=100, seed=1, best_epoch=2, held_out_evidence=2.0, held_out_evidence_interval=[1.5, 2.5],
-             landscape_weight=0.93, motion_rms_angst=2.0,
+             landscape_weight=0.93, motion_rms_angst=2.0, warnings=[],
              predicts={"viewing direction": dict(r2=0.3, chance=0.01, p=0.005), "defocus": dict(r2=-0.01, chance=0.002, p=0.4)})
 NULL = dict(held_out_evidence=0.0, held_out_evidence_interval=[-0.1, 0.1], motion_rms_angst=0.02, share_of_motion=0.01)
 HALVES = dict(displacement_correlation=0.8, shuffled=[0.01, 0.05])
@@ -21,11 +21,11 @@ def page(tmp_path):
     return Page(str(tmp_path / "history.csv"), rng.normal(2, 1, 100), rng.normal(size=(50, 2)), rng.uniform(-1, 1, (2, 50)))
 
 
-@pytest.mark.parametrize("best,gain,marked", [(2, 1.5, (2, 1.5)), (0, 1.7, (0, 1.7))])      # 0: no epoch was better than the start
-def test_the_epoch_that_was_kept_is_marked(page, best, gain, marked):
+@pytest.mark.parametrize("best,gain,marked,label", [(2, 1.5, (2, 1.5), "epoch kept"), (0, 1.7, (0, 1.7), "start kept: none surely better")])
+def test_the_epoch_that_was_kept_is_marked(page, best, gain, marked, label):
     axes = Figure().subplots()
     draw_history(axes, page.history, dict(FOUND, best_epoch=best, held_out_gain=gain))
-    kept, = (line for line in axes.lines if line.get_label() == "epoch kept")
+    kept, = (line for line in axes.lines if line.get_label() == label)
     assert (kept.get_xdata()[0], kept.get_ydata()[0]) == marked
 
 
@@ -38,10 +38,17 @@ def words(found, page):
 def test_the_page_says_the_verdict_and_the_figures_of_every_control(page):
     told = words(dict(FOUND, null=NULL, half_sets=HALVES), page)
     for expected in ("Heterogeneity supported", "mean 2 nats\n1.5 to 2.5 (95 %)", "weight of the landscape 0.93",
-                     "R² 0.300; chance reaches 0.010", "R² 0.000; chance reaches 0.002", "0.02 Å: 1 % of that", "same particle: 0.80",
+                     "R² 0.300; chance reaches 0.010", "R² -0.010; chance reaches 0.002", "0.02 Å: 1 % of that", "same particle: 0.80",
                      "1,000 particles, 100 of them held out"):
         assert expected in told
     assert "not run" not in told
+
+
+def test_the_page_says_what_warnings_say_and_what_the_evidence_is_over(page):
+    page.variates = page.fields = None
+    told = words(dict(FOUND, warnings=["The neutral model does not look d2"], evidence_over="the earlier stage alone"), page)
+    assert "does not look d2" in told and "Over the earlier stage alone (nats)" in told
+    assert "Over a single model (nats)" in words(FOUND, page)
 
 
 def test_controls_that_were_not_run_are_named_with_what_adds_them(page):

@@ -225,3 +225,35 @@ def test_a_large_molecule_is_not_fitted_finer_than_so_many_gaussians_can_hold(da
     assert capped["gaussians"] < asked["gaussians"] and capped["resolution_angst"] > asked["resolution_angst"] == pytest.approx(
         DEFAULT_RESOLUTION_PX * PIXEL)
     assert "Å instead: give --resolution for more" in (tmp_path / "capped" / rundir.LOG).read_text()
+
+
+def test_a_resolution_that_pixels_do_not_reach_is_refused_with_what_they_do(data, tmp_path, capsys):
+    assert fit(tmp_path / "fit", map=data / "whole.mrc", resolution=6) == 2
+    assert "--resolution 6 Å is finer than pixels of 5 Å hold: give 10 Å (two pixels) or more" in capsys.readouterr().err
+    assert not (tmp_path / "fit").exists()
+
+
+def test_a_map_that_gaussians_do_not_follow_is_said(data, tmp_path):
+    write_map(tmp_path / "noise.mrc", np.random.default_rng(0).normal(size=(BOX,) * 3), PIXEL)
+    for name, source, flags in (("noise", tmp_path, {}), ("few", data, dict(n_gaussians=4, resolution=11)), ("whole", data, {})):
+        source = source / ("noise.mrc" if name == "noise" else "whole.mrc")
+        assert fit(tmp_path / name, map=source, **flags) == 0
+        said = (tmp_path / name / rundir.LOG).read_text()
+        assert ("what is not in the model cannot be seen to move" in said) == (found(tmp_path / name)[1]["mean_fsc"] < 0.95)
+        assert ("with this number of Gaussians" in said) == (name == "few")
+    assert found(tmp_path / "noise")[1]["mean_fsc"] < 0.95 < found(tmp_path / "whole")[1]["mean_fsc"]
+
+
+@pytest.mark.parametrize("values,says", [(0.7, "the map is 0.7 everywhere"), (-1.0, "no positive density")])
+def test_a_map_of_nothing_is_refused(tmp_path, capsys, values, says):
+    write_map(tmp_path / "map.mrc", np.full((BOX,) * 3, values), PIXEL)
+    assert fit(tmp_path / "fit", map=tmp_path / "map.mrc") == 2
+    assert says in capsys.readouterr().err
+
+
+def test_an_empty_mask_and_a_folder_for_a_map_are_named(data, tmp_path, capsys):
+    write_map(tmp_path / "mask.mrc", np.zeros((BOX,) * 3), PIXEL)
+    assert fit(tmp_path / "fit", map=data / "whole.mrc", mask=tmp_path / "mask.mrc") == 2
+    assert "mask.mrc is empty" in capsys.readouterr().err
+    assert fit(tmp_path / "fit", map=tmp_path) == 2
+    assert "is a folder, expected an MRC file" in capsys.readouterr().err

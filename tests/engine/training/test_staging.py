@@ -200,6 +200,22 @@ def test_with_the_same_columns_region_and_dimensions_a_staged_run_is_trained_fur
         np.testing.assert_allclose(a, b, atol=1e-2)
 
 
+@pytest.mark.parametrize("flags", [dict(), dict(vary="amplitude", region="", latent_dim=4)])      # a further stage; trained further
+def test_what_an_earlier_run_learned_from_is_never_held_out(mixed, tmp_path, flags):
+    own = dict(dict(QUICK, epochs=1, seed=2, held_out=0.3), **flags)
+    assert gmmhet("train", "--out", tmp_path / "out", *second(mixed, **own)) == 0
+    one, then = latents(mixed / "one"), latents(tmp_path / "out")
+    np.testing.assert_array_equal(then["held_out"], one["held_out"][np.searchsorted(one["id"], then["id"])])
+    assert 0 < then["held_out"].sum() < len(then["held_out"])
+
+
+def test_particles_that_an_earlier_run_learned_from_one_and_all_cannot_be_gone_on_with(mixed, tmp_path, capsys):
+    one = latents(mixed / "one")
+    np.savetxt(tmp_path / "ids.txt", one["id"][~one["held_out"]][:100], fmt="%d")
+    assert gmmhet("train", "--out", tmp_path / "out", *second(mixed, ids=tmp_path / "ids.txt")) == 2
+    assert "held out none of the 100 particles asked for" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_controls_of_a_second_stage_start_from_the_first_stage_s_conformations(mixed, tmp_path):
     assert gmmhet("train", "--out", tmp_path / "out", *second(mixed, **dict(QUICK, epochs=3)), "--null", "--half-sets") == 0
     found = summary(tmp_path / "out")

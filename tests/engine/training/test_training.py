@@ -200,3 +200,9 @@ def test_an_image_that_spoils_the_agreement_stops_training_and_is_named(small, t
     if where == "held out":
         monkeypatch.undo()
         assert gmmhet("train", "--out", out, *flags, "--resume") == 0
+
+
+def test_a_symmetry_that_the_neutral_model_lacks_is_doubted_in_log_and_summary(hinge, tmp_path):
+    assert gmmhet("train", "--out", tmp_path / "c2", *training(hinge, **dict(QUICK, symmetry="c2", epochs=1))) == 0
+    doubt, = (w for w in summary(tmp_path / "c2")["warnings"] if "does not look c2" in w)
+    assert (tmp_path / "c2" / rundir.LOG).read_text().count(doubt) == 1
