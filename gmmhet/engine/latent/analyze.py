@@ -22,7 +22,7 @@ from gmmhet.engine.log import log, progress
 from gmmhet.engine.training.batches import Items
 from gmmhet.engine.training.evidence import spread_motion
 from gmmhet.engine.training.finished import particles_of
-from gmmhet.engine.training.latents import latent_prior, unit_prior
+from gmmhet.engine.training.latents import latent_prior
 from gmmhet.engine.training.model import load_model
 
 #: arrays of latents.npz: always, and to assign by image
@@ -227,7 +227,7 @@ def by_image(config, latents, model, labels):
         particles, change = posed_particles(config, latents, model)
     except (ValueError, OSError) as error:
         raise LatentError("%s (--assign-by latent needs no images)" % error) from error
-    prior = unit_prior(model.latent_dim) if model.settings["variational"] else latent_prior(latents["z"])
+    prior = model.prior if model.settings["variational"] else latent_prior(latents["z"])
     z, some = latents["z"], np.random.default_rng([config.seed, 20]).permutation(len(particles))[:PLACED_BY]
     items, few = Items(particles, model.symmetry), Items(particles.select(some), model.symmetry)
     centers = likeliest(lambda places: likelihoods(model, few, z[items.of(some).ravel()], places, change[some], "centers"),

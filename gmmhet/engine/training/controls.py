@@ -110,7 +110,7 @@ def half_set_control(config, particles, half, devices, repeat):
     order = np.random.default_rng([config.seed, 15]).permutation(len(particles))
     items = Items(particles.select(np.sort(order[:max(1, MOST_POINTS // copies)])), config.symmetry)
     folders = [os.path.join(config.out, name) for name in rundir.HALF_SETS]
-    models = [load_model(folder) for folder in folders]
+    models = [load_model(folder).as_trained() for folder in folders]
     points = [latent_points(model, folder, items, config, devices) for model, folder in zip(models, folders)]
     moves = all("position" in model.varying for model in models)
     fields = [field(model.alone(), z, moves) for model, z in zip(models, points)]

@@ -36,11 +36,12 @@ def refine_latents(model, items, features, prior, steps, devices, poses=None, ba
 
     The mode itself is no good place for z: where discrete states make the decoder steep and flat by turns it is at the edge of a plateau.
 
-    In a further stage the part of z that the earlier stages found stays, and all figures are of the own part.
+    In a further stage the part of z that the earlier stages found stays, and all figures are of the own part, on the scales that it is
+    trained on.
 
     Parameters
     ----------
-    model : HeterogeneityModel.
+    model : HeterogeneityModel, as trained.
     items : Items.
     features : Rows or array [n_items, F].
     prior : mean [own_dim], precision [own_dim, own_dim], of each copy.

@@ -13,9 +13,10 @@ from gmmhet.engine.losses.agreement import Agreement
 from gmmhet.engine.networks.decoder import Deformation
 from gmmhet.engine.networks.mlp import mlp
 from gmmhet.engine.rundir import MODEL
+from gmmhet.engine.training.pace import read_in_graph, spread
 from gmmhet.engine.training.subspace import kept_axes
 
-SETTINGS, WEIGHTS, NEUTRAL, EARLIER = "model.json", "weights.npz", "neutral.npz", "earlier"
+SETTINGS, WEIGHTS, NEUTRAL, EARLIER, PACE = "model.json", "weights.npz", "neutral.npz", "earlier", "pace.npz"
 #: log standard deviation of the latent posterior stays in this range
 LOG_STD_RANGE, LOG_STD_OFFSET = (-5.0, 1.0), 1.0
 #: errors that an output makes, which is a curve over latent points: of its mean, its slope and its bend
@@ -57,6 +58,9 @@ class HeterogeneityModel:
     other part of each particle was found by the earlier training and stays. It comes with the particle's features, so "features" are a
     gradient and a latent point of the earlier stages side by side.
 
+    When training has ended, z may get other scales (`pace`, see `training.pace`). From then on everything that takes or gives latent points
+    means those, but for `encode` and what is trained; `as_trained` is the same model without them.
+
     Parameters
     ----------
     neutral : Mixture.
@@ -73,7 +77,7 @@ class HeterogeneityModel:
     """
 
     def __init__(self, neutral, free, settings, earlier=None):
-        self.neutral, self.free, self.settings, self.earlier = neutral, np.asarray(free, bool), settings, earlier
+        self.neutral, self.free, self.settings, self.earlier, self.pace = neutral, np.asarray(free, bool), settings, earlier, None
         self.bodies, s = np.asarray(free), settings
         self.deformation = Deformation(neutral, free, s["columns"], s["smoothness"], s.get("at_rest", False), s.get("amplitude_share", 1.0),
                                        s.get("rigid", False))
@@ -152,7 +156,7 @@ class HeterogeneityModel:
         return [*self.encoder.variables, *self.decoder.variables, self.feature_mean, self.feature_deviation, *others]
 
     def encode(self, features, training=False):
-        """Features [B, F] to the mean and log standard deviation of the own part of z, both [B, own_dim]."""
+        """Features [B, F] to the mean and log standard deviation of the own part of z as it is trained, both [B, own_dim]."""
         inputs, linear = (features - self.feature_mean) / self.feature_deviation, 0.0
         if self.kept:
             along = tf.matmul(inputs[:, :self.gradients], self.axes)
@@ -165,6 +169,8 @@ class HeterogeneityModel:
 
     def changes(self, own, training=False):
         """The decoder's outputs [B, outputs] at own latent points [B, own_dim]; see `Deformation.apply`."""
+        if self.pace is not None:
+            own = read_in_graph(own, *self.pace[::-1])
         u = self.decoder(own, training=training)
         if not self.kept:
             return u
@@ -365,6 +371,25 @@ class HeterogeneityModel:
             return "a single model"
         return "the conformations of the earlier stage" + (" with the moving part at rest" if self.deformation.moves_part else " alone")
 
+    def as_trained(self):
+        """This model with the own part of z on the scales that it is trained on."""
+        model = copy.copy(self)
+        model.pace = None
+        return model
+
+    @property
+    def prior(self):
+        """Mean [D] and precision [D, D] of z before an image is seen: the unit normal distribution, on the scales that z has."""
+        mean, covariance = np.zeros(self.own_dim), np.eye(self.own_dim)
+        if self.pace is not None:
+            covariance = spread(mean[None], covariance[None], *self.pace)[0]
+        precision = np.linalg.inv(covariance)
+        if self.earlier:
+            given_mean, given = self.earlier.prior
+            none = np.zeros((self.given_dim, self.own_dim))
+            mean, precision = np.concatenate([given_mean, mean]), np.block([[given, none], [none.T, precision]])
+        return mean.astype(np.float32), precision.astype(np.float32)
+
     def alone(self):
         """This stage alone: the same networks and own latent points, but what they change is the neutral mixture."""
         model = copy.copy(self)
@@ -388,6 +413,11 @@ class HeterogeneityModel:
         np.savez(os.path.join(folder, WEIGHTS), *[v.numpy() for v in self.variables])
         with open(os.path.join(folder, SETTINGS), "w", encoding="utf-8") as f:
             json.dump(self.settings, f, indent=2)
+        scales = os.path.join(folder, PACE)
+        if self.pace is not None:
+            np.savez(scales, pace=self.pace)
+        elif os.path.exists(scales):
+            os.remove(scales)
         if self.earlier:
             self.earlier.save(os.path.join(folder, EARLIER))
 
@@ -395,6 +425,10 @@ class HeterogeneityModel:
         """Take the weights of another model of the same shape."""
         with np.load(os.path.join(folder, WEIGHTS)) as data:
             assign(self.variables, [data[name] for name in data.files])
+        self.pace = None
+        if os.path.exists(os.path.join(folder, PACE)):
+            with np.load(os.path.join(folder, PACE)) as data:
+                self.pace = data["pace"]
 
 
 def assign(variables, values):

@@ -23,6 +23,7 @@ from gmmhet.engine.training.features import compute_features
 from gmmhet.engine.training.heterogeneity import NETWORKS, Trainer, TrainError
 from gmmhet.engine.training.latents import latent_prior, refine_latents, unit_prior
 from gmmhet.engine.training.model import HeterogeneityModel
+from gmmhet.engine.training.pace import even_pace, read, seen_change, spread
 from gmmhet.engine.training.pose_errors import PoseErrors, marginal
 from gmmhet.engine.training.staging import beginning
 from gmmhet.engine.training.start import begin
@@ -235,6 +236,7 @@ def train_set(config, run, devices, particles):
     model = HeterogeneityModel(neutral, free, settings, begins.earlier)
     if begins.weights:
         model.load_weights(begins.weights)
+        model.pace = None
     log.info("%d particles (%d held out), %d of %d Gaussians may vary, %d %s", len(particles), held_out.sum(), int(model.free.sum()),
              len(free), *((np.max(free), "rigid bodies") if config.rigid else (model.deformation.anchors, "anchors")))
     if devices.replicas > 1:
@@ -246,8 +248,6 @@ def train_set(config, run, devices, particles):
             return None
         trainer.epoch()
     trainer.restore_best()
-    if devices.is_chief:
-        model.save(run(rundir.MODEL))
     return _finish(config, run, trainer, given_covariance, doubts)
 
 
@@ -278,11 +278,18 @@ def _finish(config, run, trainer, given_covariance, doubts):
         [model.encode(trainer.features[rows])[0].numpy() for rows in np.split(np.arange(len(items)), range(1024, len(items), 1024))])
     prior = unit_prior(config.latent_dim) if model.settings["variational"] else latent_prior(encoded[~held])
     found = refine_latents(model, items, trainer.features, prior, config.latent_steps, trainer.devices, trainer.poses)
+    if model.settings["variational"]:
+        own = found["z"][:, model.given_dim:]
+        model.pace = even_pace(own, seen_change(model.alone()))
+        found["z_covariance"] = spread(own, found["z_covariance"], *model.pace)
+        own[:] = read(own, *model.pace)
+        encoded = read(encoded, *model.pace).astype(np.float32)
     own = np.pad(found["z_covariance"], ((0, 0), *[(model.given_dim, 0)] * 2))
     found["z_covariance"] = own + np.pad(given_covariance, ((0, 0), *[(0, model.own_dim)] * 2))
     found["held_out"] = held
     found["z_std"] = np.sqrt(np.diagonal(found["z_covariance"], axis1=1, axis2=2))
     if trainer.devices.is_chief:
+        model.save(run(rundir.MODEL))
         write_arrays(run(rundir.LATENTS), id=items.ids, copy=items.copy, encoded=encoded, **found)
     evidence, *singles = (found[name][held & (items.copy == 0)] for name in ("evidence", "neutral_evidence", "static_evidence"))
     gain, weight, plain = held_out_evidence(evidence, np.stack(singles), config.seed)

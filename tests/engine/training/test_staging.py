@@ -196,7 +196,7 @@ def test_with_the_same_columns_region_and_dimensions_a_staged_run_is_trained_fur
     assert gmmhet("train", "--out", tmp_path / "more", *second(mixed, continue_from=two, epochs=1, latent_steps=1, learning_rate=1e-7)) == 0
     assert len(summary(tmp_path / "more")["stages"]) == 2 and "further stage" not in (tmp_path / "more" / rundir.LOG).read_text()
     z = np.random.default_rng(0).normal(size=(3, 6))
-    for a, b in zip(load_model(str(two)).decode(z), load_model(str(tmp_path / "more")).decode(z)):
+    for a, b in zip(*(load_model(str(run)).as_trained().decode(z) for run in (two, tmp_path / "more"))):
         np.testing.assert_allclose(a, b, atol=1e-2)
 
 

@@ -15,6 +15,7 @@ from gmmhet.engine.io.particles import read_particles
 from gmmhet.engine.training.batches import Items
 from gmmhet.engine.training.heterogeneity import Trainer
 from gmmhet.engine.training.model import load_model
+from gmmhet.engine.training.pace import read
 from gmmhet.engine.training.train import hold_out
 
 
@@ -206,3 +207,29 @@ def test_a_symmetry_that_the_neutral_model_lacks_is_doubted_in_log_and_summary(h
     assert gmmhet("train", "--out", tmp_path / "c2", *training(hinge, **dict(QUICK, symmetry="c2", epochs=1))) == 0
     doubt, = (w for w in summary(tmp_path / "c2")["warnings"] if "does not look c2" in w)
     assert (tmp_path / "c2" / rundir.LOG).read_text().count(doubt) == 1
+
+
+def test_z_is_at_an_even_pace_and_names_the_same_conformations_as_what_was_trained(hinge_run):
+    model = load_model(str(hinge_run))
+    with np.load(hinge_run / rundir.LATENTS) as data:
+        z = data["z"]
+    trained = read(z, *model.pace[::-1])
+    for a, b in zip(model.decode(z[:50]), model.as_trained().decode(trained[:50])):
+        np.testing.assert_allclose(a, b, atol=1e-3)
+
+    def unevenness(model, z):
+        """Largest over smallest rms step of the decoded centers, between equal steps along the axis that varies most."""
+        axis = z.std(0).argmax()
+        line = np.zeros((9, z.shape[1]))
+        line[:, axis] = np.linspace(*np.quantile(z[:, axis], [0.02, 0.98]), 9)
+        steps = np.sqrt((np.diff(model.decode(line)[0], axis=0) ** 2).sum(2).mean(1))
+        return steps.max() / steps.min()
+    assert unevenness(model, z) < unevenness(model.as_trained(), trained)
+
+
+def test_the_prior_of_z_follows_its_scales(hinge_run):
+    model = load_model(str(hinge_run))
+    mean, precision = model.prior
+    draws = read(np.random.default_rng(0).normal(size=(20000, len(mean))), *model.pace)
+    np.testing.assert_allclose(np.diag(np.linalg.inv(precision)), draws.var(0), rtol=0.05)
+    np.testing.assert_array_equal(model.as_trained().prior[1], np.eye(len(mean)))
