@@ -22,8 +22,9 @@ from gmmhet.engine.log import log, progress
 from gmmhet.engine.training.batches import Items
 from gmmhet.engine.training.evidence import spread_motion
 from gmmhet.engine.training.finished import particles_of
-from gmmhet.engine.training.latents import latent_prior
+from gmmhet.engine.training.latents import latent_prior, unit_prior
 from gmmhet.engine.training.model import load_model
+from gmmhet.engine.training.pace import read, spread
 
 #: arrays of latents.npz: always, and to assign by image
 PLACES, BY_IMAGE = ("id", "copy", "z"), ("z_covariance", "pose_change", "held_out")
@@ -227,17 +228,20 @@ def by_image(config, latents, model, labels):
         particles, change = posed_particles(config, latents, model)
     except (ValueError, OSError) as error:
         raise LatentError("%s (--assign-by latent needs no images)" % error) from error
-    prior = model.prior if model.settings["variational"] else latent_prior(latents["z"])
-    z, some = latents["z"], np.random.default_rng([config.seed, 20]).permutation(len(particles))[:PLACED_BY]
+    to, back = model.paces[::-1], model.paces
+    model, z = model.as_trained(throughout=True), read(latents["z"], *to)
+    covariance = spread(latents["z"], latents["z_covariance"], *to)
+    prior = unit_prior(model.latent_dim) if model.settings["variational"] else latent_prior(z)
+    some = np.random.default_rng([config.seed, 20]).permutation(len(particles))[:PLACED_BY]
     items, few = Items(particles, model.symmetry), Items(particles.select(some), model.symmetry)
     centers = likeliest(lambda places: likelihoods(model, few, z[items.of(some).ravel()], places, change[some], "centers"),
-                        cluster_centers(z, labels), sharpened(z, latents["z_covariance"], labels, prior))
+                        cluster_centers(z, labels), sharpened(z, covariance, labels, prior))
     centers, found, probability, population = populated(centers, likelihoods(model, items, z, centers, change))
-    found = levelled(model, items, latents, centers, change, found, population)
+    found = levelled(model, items, z, latents["held_out"], centers, change, found, population)
     centers, found, probability, population = populated(centers, found)
     most = probability.argmax(1)
     kept = largest_first(most)
-    return Clusters(by_size(most), centers[kept], probability[:, kept], population[kept])
+    return Clusters(by_size(most), read(centers[kept], *back), probability[:, kept], population[kept])
 
 
 def populated(centers, found):
@@ -249,11 +253,11 @@ def populated(centers, found):
     return centers, found, probability, population
 
 
-def levelled(model, items, latents, centers, change, found, population):
+def levelled(model, items, z, held_out, centers, change, found, population):
     """Log-likelihoods [n_items, K] at the centers: those `found`, or with amplitudes of two levels (see `two_levels`) where particles that
     the networks never saw are likelier so, by two standard errors and more."""
     _, plain, _ = model.decode(centers)
-    held = latents["held_out"][::model.copies]
+    held = held_out[::model.copies]
     if len(plain) < 3 or not np.any(held):
         return found
     amplitudes = two_levels(plain, population)
@@ -261,12 +265,12 @@ def levelled(model, items, latents, centers, change, found, population):
         return found
     rows = items.of(np.flatnonzero(held)).ravel()
     those = Items(items.particles.select(np.flatnonzero(held)), model.symmetry)
-    by_levels = likelihoods(model, those, latents["z"][rows], centers, change[held], "held out", amplitudes=amplitudes)
+    by_levels = likelihoods(model, those, z[rows], centers, change[held], "held out", amplitudes=amplitudes)
     gain = mixed(by_levels, population) - mixed(found[rows], population)
     if gain.mean() < 2 * gain.std() / np.sqrt(len(gain)):
         return found
     log.info("Parts that come and go are taken to be there or not: held-out particles gain %.3g nats by it.", gain.mean())
-    return likelihoods(model, items, latents["z"], centers, change, amplitudes=amplitudes)
+    return likelihoods(model, items, z, centers, change, amplitudes=amplitudes)
 
 
 def say_clusters(config, clusters):

@@ -7,6 +7,8 @@ FOLDS = 5
 MOST_POINTS, MOST_PARTICLES, MOST_GAUSSIANS, PERMUTATIONS = 2000, 20000, 1000, 200
 #: a null run may move this much of the real one, and half sets must agree at least so much, for heterogeneity to count as supported
 MOST_SPURIOUS, LEAST_AGREEMENT = 0.2, 0.3
+#: errors of the pose that move the molecule by a larger part of the resolution may be what is found
+MOST_BLUR = 1 / 3
 #: z may tell so much (R^2) of how a particle was seen: Laplace's posteriors are sound only nearly
 TOLERATED_R2 = 0.05
 
@@ -186,7 +188,7 @@ def predictability(z, targets, seed):
 
 def seen_words(told):
     """What z tells of how particles were seen, and what chance does (see `predictability`), in words."""
-    return "R² %.3f; chance reaches %.3f" % (told["r2"], told["chance"])
+    return "R² %.3f; chance reaches %.3f" % (max(told["r2"], 0), max(told["chance"], 0))
 
 
 def seen_warnings(seen):
@@ -297,7 +299,8 @@ def verdict(found):
 
     Parameters
     ----------
-    found : summary of a train run: held_out_evidence and its interval, motion_rms_angst, and, where they were run, null and half_sets.
+    found : summary of a train run: held_out_evidence and its interval, motion_rms_angst, where poses are uncertain pose_blur_angst, and,
+        where they were run, null and half_sets.
 
     Returns
     -------
@@ -314,10 +317,22 @@ def verdict(found):
         words = "networks trained on the two half sets %s on what each particle does (correlation %.2f; %.2f between different particles)"
         shuffled = found["half_sets"]["shuffled"][0]
         grounds.append((own > max(chance, LEAST_AGREEMENT), words % ("agree", own, shuffled), words % ("do not agree", own, shuffled)))
+    if "pose_blur_angst" in found and found["pose_blur_angst"] > MOST_BLUR * found["resolution_angst"]:
+        grounds.append((False, "", (
+            "the poses are uncertain by %.3g° and %.3g Å along each axis, which moves the molecule by %.2g Å, more than a third of the "
+            "resolution (%.3g Å): what is found may be errors of the poses; refine the orientations first, or train to a coarser "
+            "--resolution") % tuple(found[name] for name in ("pose_error_deg", "pose_error_angst", "pose_blur_angst", "resolution_angst"))))
     against = [words for holds, _, words in grounds if not holds]
     if against:
         return "Heterogeneity not supported: %s." % "; ".join(against)
     return "Heterogeneity supported: %s." % "; ".join(words for _, words, _ in grounds)
+
+
+def pose_blur(neutral, sigma_angle, sigma_shift):
+    """How far errors of the pose move the molecule in images (Å, root mean square along an axis): standard deviations of the angle about
+    each axis (radians) and of the shift along each (Å)."""
+    radius = np.average(np.sum(neutral.centers**2, 1), weights=neutral.amplitudes)
+    return float(np.sqrt(sigma_shift**2 + sigma_angle**2 * radius * 2 / 3))
 
 
 def _null_ground(found):

@@ -81,8 +81,8 @@ def draw_gain(axes, gain, found):
     axes.axvline(0, color=FAINT, linewidth=0.9, linestyle="--")
     top = axes.get_ylim()[1]
     tells = FOR if interval[0] > 0 else AGAINST
-    axes.errorbar(mean, 1.06 * top, xerr=[[mean - interval[0]], [interval[1] - mean]], fmt="o", color=tells, markersize=4, capsize=4,
-                  linewidth=1.6)
+    axes.errorbar(mean, 1.06 * top, xerr=[[max(mean - interval[0], 0)], [max(interval[1] - mean, 0)]], fmt="o", color=tells, markersize=4,
+                  capsize=4, linewidth=1.6)
     axes.set_ylim(0, 1.45 * top)
     axes.text(0.98, 0.98, "mean %.3g nats\n%.3g to %.3g (95 %%)" % (mean, *interval), transform=axes.transAxes, ha="right", va="top",
               fontsize=9, color=tells, fontweight="bold")

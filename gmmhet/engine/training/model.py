@@ -13,7 +13,7 @@ from gmmhet.engine.losses.agreement import Agreement
 from gmmhet.engine.networks.decoder import Deformation
 from gmmhet.engine.networks.mlp import mlp
 from gmmhet.engine.rundir import MODEL
-from gmmhet.engine.training.pace import read_in_graph, spread
+from gmmhet.engine.training.pace import PLACES, read_in_graph
 from gmmhet.engine.training.subspace import kept_axes
 
 SETTINGS, WEIGHTS, NEUTRAL, EARLIER, PACE = "model.json", "weights.npz", "neutral.npz", "earlier", "pace.npz"
@@ -371,24 +371,19 @@ class HeterogeneityModel:
             return "a single model"
         return "the conformations of the earlier stage" + (" with the moving part at rest" if self.deformation.moves_part else " alone")
 
-    def as_trained(self):
-        """This model with the own part of z on the scales that it is trained on."""
+    def as_trained(self, throughout=False):
+        """This model with the own part of z on the scales that it is trained on; `throughout`, that of the earlier stages too."""
         model = copy.copy(self)
         model.pace = None
+        if throughout and self.earlier:
+            model.earlier = self.earlier.as_trained(True)
         return model
 
     @property
-    def prior(self):
-        """Mean [D] and precision [D, D] of z before an image is seen: the unit normal distribution, on the scales that z has."""
-        mean, covariance = np.zeros(self.own_dim), np.eye(self.own_dim)
-        if self.pace is not None:
-            covariance = spread(mean[None], covariance[None], *self.pace)[0]
-        precision = np.linalg.inv(covariance)
-        if self.earlier:
-            given_mean, given = self.earlier.prior
-            none = np.zeros((self.given_dim, self.own_dim))
-            mean, precision = np.concatenate([given_mean, mean]), np.block([[given, none], [none.T, precision]])
-        return mean.astype(np.float32), precision.astype(np.float32)
+    def paces(self):
+        """Scales of all of z [2, latent_dim, K]: as the stages are trained, and as it is (see `training.pace`)."""
+        own = np.tile(np.linspace(-1, 1, PLACES, dtype=np.float32), (2, self.own_dim, 1)) if self.pace is None else self.pace
+        return np.concatenate([self.earlier.paces, own], 1) if self.earlier else own
 
     def alone(self):
         """This stage alone: the same networks and own latent points, but what they change is the neutral mixture."""

@@ -60,26 +60,6 @@ class Beginning:
         rows = [row[pair] for pair in wanted]
         return points[rows].astype(np.float32), covariance[rows].astype(np.float32)
 
-    def held_out(self, ids, otherwise):
-        """Which particles (by id) this run holds out: of those that the earlier run had, the ones that it held out; of others, and without
-        an earlier run, those of `otherwise`, bool [n].
-
-        Raises
-        ------
-        ConfigError
-            when none is left to judge by, or none to learn from.
-        """
-        if not self.folder:
-            return otherwise
-        with np.load(os.path.join(self.folder, rundir.LATENTS)) as data:
-            earlier = dict(zip(data["id"].tolist(), data["held_out"].tolist()))
-        held = np.array([earlier.get(i, other) for i, other in zip(ids.tolist(), otherwise.tolist())], bool)
-        if held.all() or not held.any():
-            raise ConfigError("--continue-from %s %s of the %d particles asked for, and this run needs some that it held out, to judge by, "
-                              "and others to learn from: give --ids with both (held_out in its %s says which is which)" % (
-                                  self.folder, "held out every one" if held.any() else "held out none", len(held), rundir.LATENTS))
-        return held
-
     def conformations(self, given):
         """A function, rows [B] of the particles to their mixtures below this stage; None where the neutral model stands for all."""
         if self.earlier is None:
@@ -87,6 +67,39 @@ class Beginning:
         copies = self.earlier.copies
         return lambda rows: self.earlier.assembled(
             self.earlier.mixture(given.reshape(-1, copies, given.shape[1])[rows].reshape(-1, given.shape[1])))
+
+
+def _check_run(folder):
+    """Refuse an earlier run that has not finished."""
+    problem = rundir.missing_run(folder, "train")
+    if problem:
+        raise ConfigError("--continue-from: " + problem)
+
+
+def held_out_of(folder, ids, otherwise):
+    """Which particles (by id) a run holds out that goes on from another: of those that the other had, and those that it went on from, what
+    they held out; of other particles those of `otherwise`, bool [n].
+
+    Raises
+    ------
+    ConfigError
+        when none is left to judge by, or none to learn from.
+    """
+    _check_run(folder)
+    earlier: dict[int, bool] = {}
+    before = folder
+    while before:
+        with np.load(os.path.join(before, rundir.LATENTS)) as data:
+            earlier = {**dict(zip(data["id"].tolist(), data["held_out"].tolist())), **earlier}
+        before = rundir.read_json(os.path.join(before, rundir.CONFIG)).get("continue_from", "")
+        before = before if os.path.exists(os.path.join(before, rundir.LATENTS)) else ""
+    held = np.array([earlier.get(i, other) for i, other in zip(ids.tolist(), otherwise.tolist())], bool)
+    if held.all() or not held.any():
+        raise ConfigError("--continue-from %s held out %s of %d particles that this run would train on, and it needs some that were held "
+                          "out, to judge by, and others to learn from: give --ids with both (held_out in its %s says which is "
+                          "which), and where there are few, no --half-sets" % (
+                              folder, "every one" if held.any() else "none", len(held), rundir.LATENTS))
+    return held
 
 
 def beginning(config, columns, neutral, free):
@@ -106,9 +119,7 @@ def beginning(config, columns, neutral, free):
     folder = config.continue_from
     if not folder:
         return Beginning()
-    problem = rundir.missing_run(folder, "train")
-    if problem:
-        raise ConfigError("--continue-from: " + problem)
+    _check_run(folder)
     found = load_model(folder)
     if found.symmetry != config.symmetry.lower():
         raise ConfigError("--continue-from %s was trained with --symmetry %s, this run has %s: give the same" % (

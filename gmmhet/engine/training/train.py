@@ -17,7 +17,15 @@ from gmmhet.engine.training.calibrate import calibrate
 from gmmhet.engine.training.checkpoint import write_arrays
 from gmmhet.engine.training.controls import half_set_control, half_sets, how_seen, null_control
 from gmmhet.engine.training.devices import find_devices
-from gmmhet.engine.training.evidence import bootstrap_interval, held_out_evidence, seen_warnings, seen_words, spread_motion, verdict
+from gmmhet.engine.training.evidence import (
+    bootstrap_interval,
+    held_out_evidence,
+    pose_blur,
+    seen_warnings,
+    seen_words,
+    spread_motion,
+    verdict,
+)
 from gmmhet.engine.training.evidence_page import Page, evidence_figure
 from gmmhet.engine.training.features import compute_features
 from gmmhet.engine.training.heterogeneity import NETWORKS, Trainer, TrainError
@@ -25,7 +33,7 @@ from gmmhet.engine.training.latents import latent_prior, refine_latents, unit_pr
 from gmmhet.engine.training.model import HeterogeneityModel
 from gmmhet.engine.training.pace import even_pace, read, seen_change, spread
 from gmmhet.engine.training.pose_errors import PoseErrors, marginal
-from gmmhet.engine.training.staging import beginning
+from gmmhet.engine.training.staging import beginning, held_out_of
 from gmmhet.engine.training.start import begin
 
 #: below this correlation with itself turned, a neutral model is not taken for symmetric
@@ -153,6 +161,8 @@ def _train(config, run, devices):
     config = with_preset(config)
     particles = chosen_particles(config)
     half = half_sets(particles, config.seed) if config.half_sets else None
+    for number in (1, 2) if config.half_sets and config.continue_from else ():
+        held_out_of(config.continue_from, particles.ids[half == number], np.zeros(np.sum(half == number), bool))
     trained = train_set(config, run, devices, particles)
     if trained is None:
         return
@@ -219,10 +229,12 @@ def train_set(config, run, devices, particles):
     doubts = _doubts(config.symmetry, neutral, fitted_resolution)
     begins, items = beginning(config, columns, neutral, free), Items(particles, config.symmetry)
     given, given_covariance = begins.given(items)
-    held_out = begins.held_out(particles.ids, hold_out(len(particles), config.held_out, config.seed))
+    held_out = hold_out(len(particles), config.held_out, config.seed)
+    if begins.folder:
+        held_out = held_out_of(begins.folder, particles.ids, held_out)
     run.create()
     if begins.words:
-        log.info(begins.words)
+        log.info("%s; held out are the %d of these particles that it held out", begins.words, held_out.sum())
     os.makedirs(run(rundir.WORK), exist_ok=True)
     config = with_length(config, len(particles))
     uncertain = config.pose_errors == "auto" and config.objective == "likelihood"
@@ -278,14 +290,15 @@ def _finish(config, run, trainer, given_covariance, doubts):
         [model.encode(trainer.features[rows])[0].numpy() for rows in np.split(np.arange(len(items)), range(1024, len(items), 1024))])
     prior = unit_prior(config.latent_dim) if model.settings["variational"] else latent_prior(encoded[~held])
     found = refine_latents(model, items, trainer.features, prior, config.latent_steps, trainer.devices, trainer.poses)
+    own = found["z"][:, model.given_dim:]
+    seen = how_seen(items, own, found["z_covariance"], config.seed)
     if model.settings["variational"]:
-        own = found["z"][:, model.given_dim:]
         model.pace = even_pace(own, seen_change(model.alone()))
         found["z_covariance"] = spread(own, found["z_covariance"], *model.pace)
         own[:] = read(own, *model.pace)
         encoded = read(encoded, *model.pace).astype(np.float32)
-    own = np.pad(found["z_covariance"], ((0, 0), *[(model.given_dim, 0)] * 2))
-    found["z_covariance"] = own + np.pad(given_covariance, ((0, 0), *[(0, model.own_dim)] * 2))
+    padded = np.pad(found["z_covariance"], ((0, 0), *[(model.given_dim, 0)] * 2))
+    found["z_covariance"] = padded + np.pad(given_covariance, ((0, 0), *[(0, model.own_dim)] * 2))
     found["held_out"] = held
     found["z_std"] = np.sqrt(np.diagonal(found["z_covariance"], axis1=1, axis2=2))
     if trainer.devices.is_chief:
@@ -293,14 +306,13 @@ def _finish(config, run, trainer, given_covariance, doubts):
         write_arrays(run(rundir.LATENTS), id=items.ids, copy=items.copy, encoded=encoded, **found)
     evidence, *singles = (found[name][held & (items.copy == 0)] for name in ("evidence", "neutral_evidence", "static_evidence"))
     gain, weight, plain = held_out_evidence(evidence, np.stack(singles), config.seed)
-    own, own_covariance = found["z"][:, model.given_dim:], found["z_covariance"][:, model.given_dim:, model.given_dim:]
     motion, amplitude = spread_motion(model.alone(), own)
     summary = dict(
         stage="train", seed=config.seed, particles=len(items.particles), held_out=len(gain), epochs=len(trainer.history),
         best_epoch=trainer.best["epoch"], held_out_gain=trainer.best["held_out_gain"],
         held_out_evidence=float(gain.mean()), held_out_evidence_interval=list(bootstrap_interval(gain, config.seed)),
         landscape_weight=weight, evidence_of_landscape_alone=plain, motion_rms_angst=motion, amplitude_rms=amplitude, varies=model.varying,
-        predicts=how_seen(items, own, own_covariance, config.seed),
+        predicts=seen,
         resolution_angst=model.likelihood.grid.box * model.pixel_size / model.likelihood.grid.m,
         gaussians=len(model.neutral), free_gaussians=int(model.free.sum()), anchors=model.deformation.anchors, **model.likelihood.figures(),
         warnings=doubts)
@@ -308,6 +320,7 @@ def _finish(config, run, trainer, given_covariance, doubts):
         log.info("the mixture that moves is the neutral one: held-out particles were not surely better explained with one learned along")
     if trainer.poses:
         summary.update(pose_error_deg=float(np.degrees(trainer.poses.sigma[0])), pose_error_angst=float(trainer.poses.sigma[1]))
+        summary["pose_blur_angst"] = pose_blur(model.neutral, *trainer.poses.sigma)
         log.info("poses are uncertain by %s along each axis", trainer.poses)
     if model.earlier:
         summary.update(stages=model.stages, evidence_over=model.compared_with)

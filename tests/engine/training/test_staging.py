@@ -213,7 +213,7 @@ def test_particles_that_an_earlier_run_learned_from_one_and_all_cannot_be_gone_o
     one = latents(mixed / "one")
     np.savetxt(tmp_path / "ids.txt", one["id"][~one["held_out"]][:100], fmt="%d")
     assert gmmhet("train", "--out", tmp_path / "out", *second(mixed, ids=tmp_path / "ids.txt")) == 2
-    assert "held out none of the 100 particles asked for" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert "held out none of 100 particles that this run would train on" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_controls_of_a_second_stage_start_from_the_first_stage_s_conformations(mixed, tmp_path):

@@ -213,7 +213,7 @@ def test_z_is_at_an_even_pace_and_names_the_same_conformations_as_what_was_train
     model = load_model(str(hinge_run))
     with np.load(hinge_run / rundir.LATENTS) as data:
         z = data["z"]
-    trained = read(z, *model.pace[::-1])
+    trained = read(z, *model.paces[::-1])
     for a, b in zip(model.decode(z[:50]), model.as_trained().decode(trained[:50])):
         np.testing.assert_allclose(a, b, atol=1e-3)
 
@@ -225,11 +225,3 @@ def test_z_is_at_an_even_pace_and_names_the_same_conformations_as_what_was_train
         steps = np.sqrt((np.diff(model.decode(line)[0], axis=0) ** 2).sum(2).mean(1))
         return steps.max() / steps.min()
     assert unevenness(model, z) < unevenness(model.as_trained(), trained)
-
-
-def test_the_prior_of_z_follows_its_scales(hinge_run):
-    model = load_model(str(hinge_run))
-    mean, precision = model.prior
-    draws = read(np.random.default_rng(0).normal(size=(20000, len(mean))), *model.pace)
-    np.testing.assert_allclose(np.diag(np.linalg.inv(precision)), draws.var(0), rtol=0.05)
-    np.testing.assert_array_equal(model.as_trained().prior[1], np.eye(len(mean)))
