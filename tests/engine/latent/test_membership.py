@@ -86,7 +86,7 @@ def test_amplitudes_have_two_levels_where_held_out_particles_are_likelier_so(sma
     assert np.abs(by_levels - found).max() > 0.1
 
     def told(found, held=held):
-        return levelled(model, items, dict(z=z, held_out=held), centers[:found.shape[1]], change, found, population[:found.shape[1]])
+        return levelled(model, items, z, held, centers[:found.shape[1]], change, found, population[:found.shape[1]])
     much = 1000 * held[:, None]
     np.testing.assert_allclose(told(found - much), by_levels, rtol=1e-6)      # the others say nothing, however likely
     for better in (found + much, found + much - 1e6 * ~held[:, None]):

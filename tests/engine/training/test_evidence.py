@@ -1,7 +1,9 @@
 """The statistics of the evidence, each on numbers whose answer is known."""
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
+from gmmhet.engine.gmm.mixture import Mixture
 from gmmhet.engine.imaging.pose import random_rotations
 from gmmhet.engine.training.evidence import (
     PERMUTATIONS,
@@ -12,6 +14,7 @@ from gmmhet.engine.training.evidence import (
     held_out_evidence,
     landscape_weight,
     latent_agreement,
+    pose_blur,
     posterior_draw,
     predictability,
     seen_warnings,
@@ -275,3 +278,15 @@ def test_one_ground_against_is_enough_and_is_the_reason_given(change, because):
 def test_where_nothing_may_move_the_null_is_judged_by_its_evidence_alone():
     told = verdict(dict(SUPPORTED, null=dict(STILL, share_of_motion=None)))
     assert told.endswith("; homogeneous images treated alike gain 0 nats (-0.1 to 0.1).")
+
+
+@pytest.mark.parametrize("resolution,holds", [(24.0, False), (40.0, True)])
+def test_poses_as_uncertain_as_a_third_of_the_resolution_speak_against_whatever_was_found(resolution, holds):
+    ball = np.random.default_rng(0).normal(0, 40, (4000, 3)).astype(np.float32)
+    neutral = Mixture(ball, np.ones(4000, np.float32), np.ones(4000, np.float32))
+    turned = Rotation.from_rotvec(np.random.default_rng(1).normal(0, 0.05, (400, 3))).apply
+    blur = pose_blur(neutral, 0.05, 9.0)
+    moved = np.concatenate([(turned(np.tile(c, (400, 1))) - c)[:, :2] for c in ball[:200]])
+    assert blur == pytest.approx(np.sqrt(9.0**2 + np.mean(moved**2)), rel=0.02)
+    told = verdict(dict(SUPPORTED, pose_error_deg=2.9, pose_error_angst=9.0, pose_blur_angst=blur, resolution_angst=resolution))
+    assert told.startswith("Heterogeneity supported") == holds and ("may be errors of the poses" in told) != holds
