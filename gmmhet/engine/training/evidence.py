@@ -8,7 +8,7 @@ MOST_POINTS, MOST_PARTICLES, MOST_GAUSSIANS, PERMUTATIONS = 2000, 20000, 1000, 2
 #: a null run may move this much of the real one, and half sets must agree at least so much, for heterogeneity to count as supported
 MOST_SPURIOUS, LEAST_AGREEMENT = 0.2, 0.3
 #: errors of the pose that move the molecule by a larger part of the resolution may be what is found
-MOST_BLUR = 1 / 3
+MOST_BLUR = 1 / 4
 #: z may tell so much (R^2) of how a particle was seen: Laplace's posteriors are sound only nearly
 TOLERATED_R2 = 0.05
 
@@ -319,7 +319,7 @@ def verdict(found):
         grounds.append((own > max(chance, LEAST_AGREEMENT), words % ("agree", own, shuffled), words % ("do not agree", own, shuffled)))
     if "pose_blur_angst" in found and found["pose_blur_angst"] > MOST_BLUR * found["resolution_angst"]:
         grounds.append((False, "", (
-            "the poses are uncertain by %.3g° and %.3g Å along each axis, which moves the molecule by %.2g Å, more than a third of the "
+            "the poses are uncertain by %.3g° and %.3g Å along each axis, which moves the molecule by %.2g Å, more than a quarter of the "
             "resolution (%.3g Å): what is found may be errors of the poses; refine the orientations first, or train to a coarser "
             "--resolution") % tuple(found[name] for name in ("pose_error_deg", "pose_error_angst", "pose_blur_angst", "resolution_angst"))))
     against = [words for holds, _, words in grounds if not holds]

@@ -281,7 +281,7 @@ def test_where_nothing_may_move_the_null_is_judged_by_its_evidence_alone():
 
 
 @pytest.mark.parametrize("resolution,holds", [(24.0, False), (40.0, True)])
-def test_poses_as_uncertain_as_a_third_of_the_resolution_speak_against_whatever_was_found(resolution, holds):
+def test_poses_as_uncertain_as_a_quarter_of_the_resolution_speak_against_whatever_was_found(resolution, holds):
     ball = np.random.default_rng(0).normal(0, 40, (4000, 3)).astype(np.float32)
     neutral = Mixture(ball, np.ones(4000, np.float32), np.ones(4000, np.float32))
     turned = Rotation.from_rotvec(np.random.default_rng(1).normal(0, 0.05, (400, 3))).apply
