@@ -7,6 +7,9 @@ evenly the ends are drawn out. Its axes are therefore measured again when it has
 
 with I(t) the squared change of an image along the axis at the particles near t: the Fisher information, but for the noise. This stabilises
 the variance of estimates (Bartlett 1947): distances along an axis, and how densely particles lie along it, are those of what is seen.
+
+That is for motion. Parts that come and go have levels, and nobody lies between: about its state a particle lies like a normal distribution
+on the scales that are trained, and states are told apart best on those.
 """
 import numpy as np
 import tensorflow as tf
