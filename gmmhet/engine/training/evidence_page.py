@@ -137,8 +137,8 @@ def draw_fields(axes, fields, found):
     axes.hist(fields[0], bins=bins, color=REAL, alpha=0.5, label="same particle: %.2f" % found["displacement_correlation"])
     axes.axvline(found["displacement_correlation"], color=REAL, linewidth=1.8)
     axes.axvline(LEAST_AGREEMENT, color=AGAINST, linewidth=1, linestyle=":")
-    axes.set_ylim(0, 1.3 * axes.get_ylim()[1])
-    axes.text(LEAST_AGREEMENT - 0.02, 0.66, "less speaks against", transform=axes.get_xaxis_transform(), fontsize=8, color=AGAINST,
+    axes.set_ylim(0, 1.55 * axes.get_ylim()[1])
+    axes.text(LEAST_AGREEMENT - 0.02, 0.67, "less speaks against", transform=axes.get_xaxis_transform(), fontsize=8, color=AGAINST,
               ha="right")
     axes.legend(frameon=False, fontsize=8.5, loc="upper left", title="mean", alignment="left", title_fontsize=8.5)
     plain(axes, "Displacements, two half-set networks", "Correlation of the decoded displacements", "Particles")

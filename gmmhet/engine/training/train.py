@@ -162,7 +162,8 @@ def _train(config, run, devices):
     particles = chosen_particles(config)
     half = half_sets(particles, config.seed) if config.half_sets else None
     for number in (1, 2) if config.half_sets and config.continue_from else ():
-        held_out_of(config.continue_from, particles.ids[half == number], np.zeros(np.sum(half == number), bool))
+        ids = particles.ids[half == number]
+        held_out_of(config.continue_from, ids, hold_out(len(ids), config.held_out, config.seed + number - 1))
     trained = train_set(config, run, devices, particles)
     if trained is None:
         return
