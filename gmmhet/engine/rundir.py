@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 # every stage
 CONFIG, SUMMARY, LOG = "config.json", "summary.json", "log.txt"
+# fit, decode, and every trajectory of analyze
+SHOW = "show.cxc"
 # simulate
 STAR, STACK, MAP, TRUTH, ORACLE = "particles.star", "particles.mrcs", "map.mrc", "truth.npz", "oracle.json"
 # fit
@@ -57,7 +59,7 @@ def cluster_map(label):
 
 
 def trajectory(name):
-    """Folder of a trajectory; holds point_01.mrc ..., point_01.npz ..., point_01_ids.txt ..., motion.bild, motion.cif, z.txt."""
+    """Folder of a trajectory; holds point_01.mrc ..., point_01.npz ..., point_01_ids.txt ..., motion.bild, motion.cif, z.txt, show.cxc."""
     return "trajectory_%s" % name
 
 

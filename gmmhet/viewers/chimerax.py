@@ -1,7 +1,4 @@
-"""ChimeraX: whether it is there, and the scripts that show maps, Gaussians and their motion in one frame.
-
-Our maps have origin zero in their headers and Gaussians are in Å from the box centre, so every script moves a map's centre to zero.
-"""
+"""ChimeraX: whether it is there, and how it is started."""
 import os
 
 from pwem.viewers.viewer_chimera import Chimera, ChimeraView
@@ -15,49 +12,14 @@ def is_installed():
     return bool(program) and os.path.exists(program)
 
 
-def centred(box, pixel_size):
-    """Option of the volume command that puts the box centre (voxel L // 2) at zero."""
-    return "origin %.4f,%.4f,%.4f" % ((-(box // 2) * pixel_size,) * 3)
+def view(script):
+    """View that starts ChimeraX with a script (.cxc)."""
+    return ChimeraView(os.path.abspath(script))
 
 
-def map_commands(maps, box, pixel_size, cif=""):
-    """Commands that show maps, centred, and pseudo-atoms where a file is given.
-
-    Parameters
-    ----------
-    maps : list of paths.
-    box : int, L of the maps.
-    pixel_size : float, Å/px.
-    cif : str, pseudo-atoms, or empty.
-    """
-    commands = []
-    for number, path in enumerate(maps, 1):
-        commands += ['open "%s"' % os.path.abspath(path), "volume #%d %s style surface" % (number, centred(box, pixel_size))]
-    if cif:
-        atoms = "#%d" % (len(maps) + 1)
-        commands += ["transparency #1 50", 'open "%s"' % os.path.abspath(cif), "hide %s cartoons" % atoms, "show %s atoms" % atoms,
-                     "style %s sphere" % atoms, "color %s orange" % atoms]
-    return commands + ["view"]
-
-
-def trajectory_commands(maps, box, pixel_size, bild, cif):
-    """Commands that play a series of maps with the Gaussians' arrows; the moving pseudo-atoms are opened hidden.
-
-    Parameters
-    ----------
-    maps : list of paths, in order.
-    box : int, L of the maps.
-    pixel_size : float, Å/px.
-    bild, cif : str, paths of motion.bild and motion.cif.
-    """
-    files = " ".join('"%s"' % os.path.abspath(path) for path in maps)
-    return ["open %s vseries true" % files, "volume #1 %s style surface" % centred(box, pixel_size), "transparency #1 50",
-            'open "%s"' % os.path.abspath(bild), 'open "%s" coordsets true' % os.path.abspath(cif), "hide #3 models", "view",
-            "vseries play #1 loop true direction oscillate maxFrameRate 6"]
-
-
-def script_view(commands, path):
-    """Write the commands to `path` (.cxc) and return the view that starts ChimeraX with it."""
-    with open(path, "w", encoding="utf-8") as file:
-        file.write("\n".join(commands) + "\n")
-    return ChimeraView(os.path.abspath(path))
+def map_view(maps, script):
+    """View that starts ChimeraX with maps, as surfaces; `script` (.cxc) is written for it."""
+    with open(script, "w", encoding="utf-8") as file:
+        file.writelines('open "%s"\n' % os.path.abspath(path) for path in maps)
+        file.write("volume style surface\nview\n")
+    return view(script)

@@ -98,12 +98,7 @@ class GmmHetViewerAnalyze(GmmHetViewerBase):
     def _showMovie(self):
         if not chimerax.is_installed():
             return self._showArrows() + [self.infoMessage(chimerax.INSTALL + " The arrows are drawn in the other window.", "No ChimeraX")]
-        folder, name = self.protocol.getRunFolder(), self._chosen()
-        maps = trajectories.point_files(folder, name, ".mrc")
-        volume, pixelSize = read_map(maps[0])
-        bild, cif = (os.path.join(folder, rundir.trajectory(name), file) for file in ("motion.bild", "motion.cif"))
-        return [chimerax.script_view(chimerax.trajectory_commands(maps, len(volume), pixelSize, bild, cif),
-                                     self.protocol._getExtraPath("show_%s.cxc" % name))]
+        return [chimerax.view(needed(self.protocol.getRunFile(rundir.trajectory(self._chosen()), rundir.SHOW)))]
 
     def _showDirections(self):
         directions = self.protocol.getSummary().get("directions", {})

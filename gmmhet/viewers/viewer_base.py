@@ -51,18 +51,18 @@ class GmmHetViewerBase(ProtocolViewer):
         axes.set_axis_off()
         return [plotter]
 
-    def _mapViews(self, maps, cif=""):
+    def _mapViews(self, maps, script=""):
         """Maps in ChimeraX where it is installed, else in Xmipp's viewer where that is, else as slices.
 
         Parameters
         ----------
         maps : list of (title, path).
-        cif : str, pseudo-atoms shown with the maps in ChimeraX.
+        script : str, what the engine wrote for ChimeraX, shown instead of the maps alone where it exists.
         """
         if chimerax.is_installed():
-            volume, pixelSize = read_map(maps[0][1])
-            commands = chimerax.map_commands([path for _, path in maps], len(volume), pixelSize, cif)
-            return [chimerax.script_view(commands, self.protocol._getExtraPath("show_maps.cxc"))]
+            if os.path.exists(script):
+                return [chimerax.view(script)]
+            return [chimerax.map_view([path for _, path in maps], self.protocol._getExtraPath("show_maps.cxc"))]
         if importlib.util.find_spec("xmipp3") is not None:
             return self._xmippViews([path for _, path in maps])
         return self._sliceViews(maps)

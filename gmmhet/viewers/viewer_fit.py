@@ -46,4 +46,4 @@ class GmmHetViewerFit(GmmHetViewerBase):
 
     def _showMap(self):
         return self._mapViews([("map of the Gaussians", needed(self.protocol.getRunFile(rundir.GMM_MAP)))],
-                              self.protocol.getRunFile(rundir.GMM_CIF))
+                              self.protocol.getRunFile(rundir.SHOW))

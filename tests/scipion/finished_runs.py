@@ -123,6 +123,7 @@ def fit_run(project):
     run = folder_of(protocol, dict(stage="fit", gaussians=40, resolution_angst=15.0, mean_fsc=0.97))
     np.savez(run(rundir.GMM), centers=np.float32(centers()), amplitudes=np.ones(40, np.float32), widths=np.full(40, 6, np.float32))
     write_text(run(rundir.GMM_CIF), "data_gmm\n")
+    write_text(run(rundir.SHOW), 'open "gmm.mrc"\n')
     write_map(run(rundir.GMM_MAP), density())
     write_fsc(run(rundir.FSC), fsc=falling(9))
     atoms = AtomStructFlex(filename=run(rundir.GMM_CIF), pseudoatoms=True, progName=PROGRAM)
@@ -189,6 +190,7 @@ def analyze_run(project, train):
     for label, first in ((1, -2.0), (2, 2.0)):
         write_map(run(rundir.cluster_map(label)), density(first))
     makePath(run(rundir.trajectory("pc1")))
+    write_text(run(rundir.trajectory("pc1"), rundir.SHOW), 'open "point_01.mrc"\n')
     values = np.linspace(-2, 2, 5)
     np.savetxt(run(rundir.trajectory("pc1"), "z.txt"), np.column_stack([values, 0 * values]))
     for i, first in enumerate(values, 1):

@@ -176,17 +176,22 @@ def test_without_chimerax_the_movie_button_draws_arrows_and_says_why(project, ru
     assert isinstance(picture, EmPlotter) and "ChimeraX was not found. Install it" in message.getMessage()
 
 
-def test_with_chimerax_the_movie_button_starts_it_with_maps_arrows_and_models(project, runs, monkeypatch):
+def test_with_chimerax_the_movie_button_starts_it_with_the_trajectory_s_script(project, runs, monkeypatch):
     monkeypatch.setattr(chimerax, "is_installed", lambda: True)
     protocol = runs["analyze"]
     view, = opened(project, protocol)._getVisualizeDict()["showMovie"]("showMovie")
-    script = protocol._getExtraPath("show_pc1.cxc")
+    assert os.path.abspath(protocol.getRunFile(rundir.trajectory("pc1"), rundir.SHOW)) in view._cmd
+
+
+def test_with_chimerax_the_gaussians_are_shown_in_their_map_and_clusters_as_maps(project, runs, monkeypatch):
+    monkeypatch.setattr(chimerax, "is_installed", lambda: True)
+    view, = opened(project, runs["fit"])._getVisualizeDict()["showMap"]("showMap")
+    assert os.path.abspath(runs["fit"].getRunFile(rundir.SHOW)) in view._cmd
+    view, = opened(project, runs["analyze"])._getVisualizeDict()["showClusters"]("showClusters")
+    script = runs["analyze"]._getExtraPath("show_maps.cxc")
     assert os.path.abspath(script) in view._cmd
     lines = open(script, encoding="utf-8").read().splitlines()
-    assert lines[0].count(".mrc") == 5 and lines[0].endswith("vseries true")
-    assert lines[1] == "volume #1 origin -60.0000,-60.0000,-60.0000 style surface"       # 12 px of 5 Å: the box centre is at zero
-    folder = os.path.abspath(protocol.getRunFile(rundir.trajectory("pc1")))
-    assert 'open "%s/motion.bild"' % folder in lines and 'open "%s/motion.cif" coordsets true' % folder in lines
+    assert lines[0] == 'open "%s"' % os.path.abspath(runs["analyze"].getRunFile(rundir.cluster_map(1)))
 
 
 def test_an_analysis_older_than_its_training_is_refused(project, runs):

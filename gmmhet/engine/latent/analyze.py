@@ -9,6 +9,7 @@ from gmmhet.engine import rundir
 from gmmhet.engine.gmm.mixture import render, write_cif_models
 from gmmhet.engine.gmm.regions import region_mask
 from gmmhet.engine.imaging.pose import angular_distance_deg
+from gmmhet.engine.io.chimerax import series_commands, write_script
 from gmmhet.engine.io.volumes import write_map
 from gmmhet.engine.latent import LatentError
 from gmmhet.engine.latent.cluster import by_size, cluster_centers, density_labels, kmeans_labels, largest_first
@@ -127,7 +128,7 @@ def write_clusters(run, model, centers, labels, ids, copies):
 
 
 def write_trajectory(run, line, points, model, z, ids, copies, neighbours):
-    """Folder of one trajectory: model, map and nearest particles of each point; arrows and multi-model mmCIF of the motion."""
+    """Folder of one trajectory: model, map and nearest particles of each point; arrows, multi-model mmCIF and ChimeraX script."""
     folder = run(rundir.trajectory(line.name))
     os.makedirs(folder, exist_ok=True)
     mixtures = decoded(model, points)
@@ -139,6 +140,9 @@ def write_trajectory(run, line, points, model, z, ids, copies, neighbours):
         write_ids(os.path.join(folder, rundir.point(i, "_ids.txt")), ids[rows], copies[rows])
     write_bild(os.path.join(folder, "motion.bild"), mixtures[0].centers, mixtures[-1].centers, line.name)
     write_cif_models(os.path.join(folder, "motion.cif"), mixtures, "trajectory")
+    write_script(os.path.join(folder, rundir.SHOW), series_commands(
+        [os.path.join(folder, rundir.point(i, ".mrc")) for i in range(1, len(points) + 1)], model.box, model.pixel_size,
+        os.path.join(folder, "motion.cif"), os.path.join(folder, "motion.bild")))
 
 
 def write_directions(path, lines, changes):

@@ -5,6 +5,7 @@ import numpy as np
 
 from gmmhet.engine import rundir
 from gmmhet.engine.gmm.mixture import render, write_cif
+from gmmhet.engine.io.chimerax import series_commands, write_script
 from gmmhet.engine.io.volumes import write_map
 from gmmhet.engine.latent import LatentError
 from gmmhet.engine.latent.motion import decoded, rms_motion
@@ -83,6 +84,8 @@ def write_points(run, model, points):
         write_cif(run(rundir.point(i, ".cif")), mixture)
         write_map(run(rundir.point(i, ".mrc")), render(mixture, model.box, model.pixel_size), model.pixel_size)
         motion.append(rms_motion(origin, mixture))
+    write_script(run(rundir.SHOW), series_commands([run(rundir.point(i, ".mrc")) for i in range(1, len(points) + 1)], model.box,
+                                                   model.pixel_size))
     summary = {"stage": "decode", "points": len(points), "motion_rms_angst": motion}
     run.write_summary(summary)
     log.info("%d models and maps in %s", len(points), run.path)

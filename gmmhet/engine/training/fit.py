@@ -11,6 +11,7 @@ from gmmhet.engine.gmm import atoms as atomic
 from gmmhet.engine.gmm import seeding
 from gmmhet.engine.gmm.mixture import render, write_cif
 from gmmhet.engine.gmm.regions import sample_map
+from gmmhet.engine.io.chimerax import map_commands, write_script
 from gmmhet.engine.io.particles import read_particles
 from gmmhet.engine.io.volumes import read_map, write_map
 from gmmhet.engine.log import log
@@ -228,6 +229,7 @@ def _write(config, run, mixture, fsc, target):
     mixture.save(run(rundir.GMM), pixel_size=pixel_size, box=box, resolution=resolution)
     write_cif(run(rundir.GMM_CIF), mixture)
     write_map(run(rundir.GMM_MAP), render(mixture, box, pixel_size), pixel_size)
+    write_script(run(rundir.SHOW), map_commands(run(rundir.GMM_MAP), box, pixel_size, run(rundir.GMM_CIF)))
     curve = np.concatenate([[1.0], fsc, np.zeros(box // 2 - len(fsc))])
     write_fsc_csv(run(rundir.FSC), box, pixel_size, fsc=curve)
     probes = int(np.sum(sample_map(target.weak, pixel_size, mixture.centers) > 0))

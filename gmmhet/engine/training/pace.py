@@ -16,6 +16,7 @@ import tensorflow as tf
 from scipy.spatial.transform import Rotation
 
 from gmmhet.engine.imaging.projection import place, project
+from gmmhet.engine.log import progress
 
 #: parts of a scale, how many particles' points each is to hold at least, and steps in which it is gone through
 PARTS, POINTS, STEPS = 24, 30, 6
@@ -73,7 +74,7 @@ def even_pace(z, change):
     """
     z = np.asarray(z, float)
     z = z[np.isfinite(z).all(1)]
-    return np.stack([_scale(z, axis, change) for axis in range(z.shape[1])], 1).astype(np.float32)
+    return np.stack([_scale(z, axis, change) for axis in progress(range(z.shape[1]), z.shape[1], "pace")], 1).astype(np.float32)
 
 
 def _scale(z, axis, change):

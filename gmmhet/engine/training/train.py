@@ -293,7 +293,7 @@ def _finish(config, run, trainer, given_covariance, doubts):
     found = refine_latents(model, items, trainer.features, prior, config.latent_steps, trainer.devices, trainer.poses)
     own = found["z"][:, model.given_dim:]
     seen = how_seen(items, own, found["z_covariance"], config.seed)
-    if model.settings["variational"] and "amplitude" not in model.varying:
+    if model.settings["variational"] and model.varying == ["position"]:
         model.pace = even_pace(own, seen_change(model.alone()))
         found["z_covariance"] = spread(own, found["z_covariance"], *model.pace)
         own[:] = read(own, *model.pace)

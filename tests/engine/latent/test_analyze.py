@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,8 @@ def test_motion1_moves_the_region_and_its_arrows_are_there(read):
     folder = rundir.trajectory("motion1")
     arrows = [line for line in Path(run(folder, "motion.bild")).read_text().splitlines() if line.startswith(".arrow")]
     assert len(arrows) == 20 and all(float(line.split()[1]) < 0 for line in arrows)
+    opened = re.findall(r'"([^"]+)"', Path(run(folder, rundir.SHOW)).read_text())
+    assert opened == ["point_01.mrc", "point_02.mrc", "point_03.mrc", "motion.bild", "motion.cif"]
     models = [line.split()[-1] for line in Path(run(folder, "motion.cif")).read_text().splitlines() if line.startswith("HETATM")]
     assert models == ["1"] * 40 + ["2"] * 40 + ["3"] * 40
 

@@ -47,4 +47,5 @@ def test_each_row_gives_its_model_map_and_pseudo_atoms(tmp_path):
     volume, pixel_size = read_map(run(rundir.point(2, ".mrc")))
     np.testing.assert_allclose(volume, render(mixture, 24, 5.0), rtol=1e-5)
     assert pixel_size == 5.0 and Path(run(rundir.point(2, ".cif"))).read_text().count("HETATM") == 40
+    assert Path(run(rundir.SHOW)).read_text().startswith('open "point_01.mrc" "point_02.mrc" vseries true')
     assert summary["motion_rms_angst"] == pytest.approx([0, 6 / np.sqrt(2)], rel=1e-5) and run.read_summary() == summary

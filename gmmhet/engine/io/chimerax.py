@@ -1,0 +1,60 @@
+"""Scripts for ChimeraX that show maps, Gaussians and their motion in one frame.
+
+Our maps have origin zero in their headers and Gaussians are in Å from the box centre, so every script moves a map's centre to zero. Paths
+in a script start at its folder, which ChimeraX goes to when it runs one: a run can be copied elsewhere with its scripts.
+"""
+import os
+
+
+def centred(box, pixel_size):
+    """Option of the volume command that puts the box centre (voxel L // 2) at zero."""
+    return "origin %.4f,%.4f,%.4f" % ((-(box // 2) * pixel_size,) * 3)
+
+
+def map_commands(path, box, pixel_size, cif):
+    """Commands that show a map, and pseudo-atoms in it.
+
+    Parameters
+    ----------
+    path : str, the map.
+    box : int, L of the map.
+    pixel_size : float, Å/px.
+    cif : str, path of the pseudo-atoms.
+
+    Returns
+    -------
+    list of (str, *paths), for `write_script`: a command, and the files that take the place of its %s.
+    """
+    return [("open %s", path), ("volume #1 %s style surface" % centred(box, pixel_size),), ("transparency #1 50",), ("open %s", cif),
+            ("hide #2 cartoons",), ("show #2 atoms",), ("style #2 sphere",), ("color #2 orange",), ("view",)]
+
+
+def series_commands(maps, box, pixel_size, cif="", bild=""):
+    """Commands that play a series of maps; moving pseudo-atoms are opened hidden, with arrows where a file is given.
+
+    Parameters
+    ----------
+    maps : list of paths, in order.
+    box : int, L of the maps.
+    pixel_size : float, Å/px.
+    cif, bild : str, paths of pseudo-atoms with a model for every map, and of arrows; or empty.
+
+    Returns
+    -------
+    list of (str, *paths), as of `map_commands`.
+    """
+    commands = [("open " + " ".join(["%s"] * len(maps)) + " vseries true", *maps),
+                ("volume #1 %s style surface" % centred(box, pixel_size),), ("transparency #1 50",)]
+    if bild:
+        commands.append(("open %s", bild))
+    if cif:
+        commands += [("open %s coordsets true", cif), ("hide #%d models" % (3 if bild else 2),)]
+    return [*commands, ("view",), ("vseries play #1 loop true direction oscillate maxFrameRate 6",)]
+
+
+def write_script(path, commands):
+    """Write commands to the file `path` (.cxc)."""
+    folder = os.path.dirname(os.path.abspath(path))
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines((command % tuple('"%s"' % os.path.relpath(name, folder) for name in files) if files else command) + "\n"
+                        for command, *files in commands)
