@@ -7,6 +7,9 @@ import sys
 
 import gmmhet
 from gmmhet.engine import config as cfg
+from gmmhet.engine import rundir
+
+FULL_DISK = "no room is left to write into --out %s (%s): make room and run %s again, with --resume"
 
 
 def parser():
@@ -30,7 +33,7 @@ def _add(group, field):
     if isinstance(default, bool):
         group.add_argument(cfg.flag(field.name), action=argparse.BooleanOptionalAction, help=text)
         return
-    shown = "" if default == "" else " (default: %s%s)" % (default, " " + m["unit"] if m["unit"] else "")
+    shown = " (default: %s%s)" % (default, " " + m["unit"] if m["unit"] else "") if default != "" else " (required)" if m["needed"] else ""
     group.add_argument(cfg.flag(field.name), type=type(default), choices=m["choices"], help=text + shown.replace("%", "%%"),
                        metavar=None if m["choices"] else {int: "INT", float: "FLOAT", str: "TEXT"}[type(default)])
 
@@ -88,6 +91,8 @@ def main(arguments=None):
             raise
         return 2
     except (RuntimeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in rundir.FULL:
+            error = OSError(FULL_DISK % (config.out, error.strerror, config.stage))
         print("error: %s" % error, file=sys.stderr)
         if os.environ.get("GMMHET_TRACEBACK"):
             raise

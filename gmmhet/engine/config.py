@@ -20,12 +20,15 @@ FIRST_ANGST = 12.0
 #: target resolution of a fit where none is given, in pixels (the Nyquist limit is 2), and the Gaussians that are enough then
 DEFAULT_RESOLUTION_PX, MOST_BY_DEFAULT = 2.05, 8192
 
+#: errors of poses that refine expects where nobody has estimated any: degrees and Å
+POSE_ERROR = 3.0, 3.0
+
 
 class ConfigError(ValueError):
     """A parameter is unknown, has the wrong type or lies outside its range; the message says which and what to do."""
 
 
-def param(default, help, low=None, high=None, choices=None, unit="", expert=False, path=False, label=""):
+def param(default, help, low=None, high=None, choices=None, unit="", expert=False, path=False, needed=False, label=""):
     """One parameter: a dataclass field whose metadata make its flag, its JSON entry and its form field.
 
     Parameters
@@ -37,10 +40,11 @@ def param(default, help, low=None, high=None, choices=None, unit="", expert=Fals
     unit : str, shown behind the label.
     expert : bool, True hides the field behind "Advanced" and lists the flag last.
     path : bool, True where the value names a file or folder that must exist when it is not empty.
+    needed : bool, True where the stage cannot do without, so that the value must not be empty.
     label : str, the form's label; made from the name when empty.
     """
     return field(default=default, metadata=dict(help=help, low=low, high=high, choices=choices, unit=unit,
-                                                expert=expert, path=path, label=label))
+                                                expert=expert, path=path, needed=needed, label=label))
 
 
 def stage(name, summary):
@@ -57,7 +61,8 @@ def stage(name, summary):
 class Common:
     """Parameters that every stage has."""
 
-    out: str = param("", "Folder that receives the results. A folder that already holds a run is refused unless --resume is given.")
+    out: str = param("", "Folder that receives the results. A folder that already holds a run is refused unless --resume is given.",
+                     needed=True)
     seed: int = param(1, "Seed of every random choice; the same seed on the same machine gives the same result.", low=0, high=2**31 - 1)
     resume: bool = param(False, "Continue the run in --out from its last checkpoint.")
     threads: int = param(0, "CPU threads; 0 takes all cores.", low=0, high=1024, expert=True)
@@ -99,8 +104,8 @@ class FitConfig(Common):
 
 @stage("train", "Learn the heterogeneity: one latent point per particle and a decoder from latent points to Gaussian models.")
 class TrainConfig(Common):
-    particles: str = param("", "Posed particles: a RELION star file or an EMAN2 list (.lst).", path=True)
-    gmm: str = param("", "Folder of a 'fit' run: the neutral model.", path=True)
+    particles: str = param("", "Posed particles: a RELION star file or an EMAN2 list (.lst).", path=True, needed=True)
+    gmm: str = param("", "Folder of a 'fit' run: the neutral model.", path=True, needed=True)
     ids: str = param("", "Text file of the ids of the particles to train on (rlnImageId, or row number from 1), such as a cluster of "
                      "'analyze'. Empty: all.", path=True)
     vary: str = param("amplitude,position", "What may vary between particles, comma-separated: amplitude, position, width. Of several, "
@@ -168,16 +173,20 @@ class TrainConfig(Common):
 @stage("refine", "Refine each particle's orientation and shift against its own conformation.")
 class RefineConfig(Common):
     particles: str = param("", "Posed particles: a RELION star file or an EMAN2 list (.lst).", path=True)
-    model: str = param("", "Folder of a 'train' run.", path=True)
+    model: str = param("", "Folder of a 'train' run.", path=True, needed=True)
     steps: int = param(8, "Gauss-Newton steps per particle; errors of 2° and 2 px need about 8.", low=1, high=100)
-    sigma_angle: float = param(3.0, "Expected error of the orientations (standard deviation of the prior).", low=0.01, high=30.0, unit="°")
-    sigma_shift: float = param(3.0, "Expected error of the shifts (standard deviation of the prior).", low=0.01, high=100.0, unit="Å")
+    sigma_angle: float = param(0.0, "Expected error of the orientations (standard deviation of the prior along each axis). 0 takes what "
+                               "training found, or %g° where it estimated none or the particles have other poses than in training."
+                               % POSE_ERROR[0], low=0.0, high=30.0, unit="°")
+    sigma_shift: float = param(0.0, "Expected error of the shifts (standard deviation of the prior along each axis). 0 takes what training "
+                               "found, or %g Å where --sigma-angle 0 takes %g°." % (POSE_ERROR[1], POSE_ERROR[0]),
+                               low=0.0, high=100.0, unit="Å")
     batch_size: int = param(32, "Particles per step.", low=1, high=4096, expert=True)
 
 
 @stage("analyze", "Read the landscape: embedding, clusters, trajectories, localised motion.")
 class AnalyzeConfig(Common):
-    model: str = param("", "Folder of a 'train' run.", path=True)
+    model: str = param("", "Folder of a 'train' run.", path=True, needed=True)
     embedding: str = param("pca", "How z is drawn in two dimensions.", choices=("pca", "umap"))
     clusters: int = param(4, "Number of clusters; 0 finds them by density (HDBSCAN).", low=0, high=1000)
     assign_by: str = param("image", "What tells the cluster of a particle. image: how well its image agrees with the model at each "
@@ -196,8 +205,8 @@ class AnalyzeConfig(Common):
 
 @stage("decode", "Gaussian models and maps at given latent points.")
 class DecodeConfig(Common):
-    model: str = param("", "Folder of a 'train' run.", path=True)
-    z: str = param("", "Text file, one latent point per row.", path=True)
+    model: str = param("", "Folder of a 'train' run.", path=True, needed=True)
+    z: str = param("", "Text file, one latent point per row.", path=True, needed=True)
 
 
 @stage("reconstruct", "Plain reconstruction of a subset of the original particles, with half maps and FSC.")
@@ -216,8 +225,8 @@ class ReconstructConfig(Common):
 
 @stage("score", "Compare latents with a simulated truth and with the oracle.")
 class ScoreConfig(Common):
-    model: str = param("", "Folder of a 'train' run.", path=True)
-    truth: str = param("", "Folder of the 'simulate' run that made the particles.", path=True)
+    model: str = param("", "Folder of a 'train' run.", path=True, needed=True)
+    truth: str = param("", "Folder of the 'simulate' run that made the particles.", path=True, needed=True)
     analysis: str = param("", "Folder of an 'analyze' run, whose clusters are scored too.", path=True)
 
 
@@ -296,17 +305,11 @@ def check_resolution(resolution_angst, pixel_size):
             resolution_angst, pixel_size, 2 * pixel_size))
 
 
-def required(config, *names):
-    """Refuse a config in which a parameter that the stage cannot do without is empty.
-
-    Raises
-    ------
-    ConfigError
-        naming the flags.
-    """
-    lacking = [flag(name) for name in names if not getattr(config, name)]
-    if lacking:
-        raise ConfigError("%s needs %s; see gmmhet %s --help" % (config.stage, " and ".join(lacking), config.stage))
+def lacking(config) -> List[str]:
+    """A sentence about the parameters that the stage cannot do without and that are empty; none when all are there."""
+    names = [flag(f.name) for f in parameters(type(config)) if f.metadata["needed"] and not getattr(config, f.name)]
+    listed = " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
+    return ["%s needs %s; see gmmhet %s --help" % (config.stage, listed, config.stage)] if names else []
 
 
 def from_dict(cls, values: Dict[str, Any]):

@@ -7,6 +7,9 @@ import json
 import os
 from contextlib import contextmanager
 
+#: what the system says where a disk, a quota or a limit of files is full
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 # every stage
 CONFIG, SUMMARY, LOG = "config.json", "summary.json", "log.txt"
 # fit, decode, and every trajectory of analyze
@@ -181,7 +184,7 @@ def whole_file(path):
             os.fsync(f.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno not in FULL:
             raise
         os.remove(temporary)
         raise OSError("'%s' cannot be written: %s. The run is kept as it was before: make room and continue it with --resume" % (

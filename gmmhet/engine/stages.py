@@ -43,7 +43,7 @@ def check(config):
     ConfigError
         with one sentence per problem.
     """
-    found = cfg.problems(config) + cfg.missing_files(config)
+    found = cfg.lacking(config) + cfg.problems(config) + cfg.missing_files(config)
     if found:
         raise cfg.ConfigError("\n".join(found))
 

@@ -56,4 +56,4 @@ class GmmHetProtRefine(GmmHetProtBase):
         if not self.getSummary():
             return []
         return ["Orientations and shifts were refined against each particle's own conformation with gmmhet [Chen2021], with priors of "
-                "%.3g° and %.3g Å." % (self.sigmaAngle.get(), self.sigmaShift.get())]
+                "%.3g° and %.3g Å." % tuple(self.getSummary().get(name, 0) for name in ("sigma_angle_deg", "sigma_shift_angst"))]

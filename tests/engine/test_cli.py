@@ -86,7 +86,7 @@ def test_a_list_that_starts_with_a_negative_number_is_a_value_and_not_a_flag(ref
 
 def test_without_out_a_stage_is_refused(capsys):
     assert gmmhet("simulate", "--n", 2) == 2
-    assert "error: --out is missing: name the folder that receives the results" in capsys.readouterr().err
+    assert "error: simulate needs --out" in capsys.readouterr().err
 
 
 def test_values_out_of_range_are_all_told_at_once(refused, capsys):
@@ -174,6 +174,8 @@ def test_missing_inputs_are_named_with_their_flags(refused, small, tmp_path):
             says="--mask %s does not exist." % (tmp_path / "no.mrc"))
     refused("refine", says="refine needs --model")
     refused("score", says="score needs --model and --truth")
+    refused("analyze", says="analyze needs --model")
+    refused("decode", says="decode needs --model and --z")
 
 
 def test_a_folder_that_is_no_run_of_the_right_stage_is_refused(refused, small):

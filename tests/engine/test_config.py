@@ -65,7 +65,7 @@ def test_a_whole_number_is_taken_where_a_real_one_is_expected():
     ("train", {"latent_dim": 0}, "--latent-dim must be at least 1, got 0."),
     ("train", {"objective": "l2"}, "--objective must be one of likelihood, frc, got 'l2'."),
     ("train", {"held_out": 1.0}, "--held-out must be at most 0.9, got 1.0."),
-    ("refine", {"sigma_angle": 0.0}, "--sigma-angle must be at least 0.01 °, got 0.0."),
+    ("refine", {"sigma_angle": -1.0}, "--sigma-angle must be at least 0.0 °, got -1.0."),
     ("fit", {"seed": -1}, "--seed must be at least 0, got -1."),
 ])
 def test_a_value_outside_its_range_is_named_with_its_limit_and_unit(stage, values, message):
@@ -88,8 +88,9 @@ def test_files_that_do_not_exist_are_named_with_their_flag(tmp_path):
 
 
 def test_parameters_a_stage_cannot_do_without_are_named_together():
-    refused(cfg.required, cfg.TrainConfig(), "particles", "gmm", message="train needs --particles and --gmm; see gmmhet train --help")
-    cfg.required(cfg.TrainConfig(particles="a", gmm="b"), "particles", "gmm")
+    assert cfg.lacking(cfg.TrainConfig()) == ["train needs --particles, --gmm and --out; see gmmhet train --help"]
+    assert cfg.lacking(cfg.TrainConfig(out="a", gmm="b")) == ["train needs --particles; see gmmhet train --help"]
+    assert cfg.lacking(cfg.FitConfig(out="a")) == []
 
 
 def test_flags_use_dashes():

@@ -92,7 +92,7 @@ def staged(project, gmm, analyze, train, fit):
 @pytest.fixture(scope="module")
 def refine(project, gmm, train):
     return launched(project, connected(project, gmm["GmmHetProtRefine"], "refine", inputParticles=(train, "outputParticles"), steps=2,
-                                       useGpu=False, numberOfThreads=2))
+                                       sigmaAngle=3.0, sigmaShift=3.0, useGpu=False, numberOfThreads=2))
 
 
 @pytest.fixture(scope="module")

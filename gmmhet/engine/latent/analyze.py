@@ -8,7 +8,6 @@ import numpy as np
 from gmmhet.engine import rundir
 from gmmhet.engine.gmm.mixture import render, write_cif_models
 from gmmhet.engine.gmm.regions import region_mask
-from gmmhet.engine.imaging.pose import angular_distance_deg
 from gmmhet.engine.io.chimerax import series_commands, write_script
 from gmmhet.engine.io.volumes import write_map
 from gmmhet.engine.latent import LatentError
@@ -22,7 +21,7 @@ from gmmhet.engine.latent.reduce import principal_axes, umap_plane
 from gmmhet.engine.log import log, progress
 from gmmhet.engine.training.batches import Items
 from gmmhet.engine.training.evidence import spread_motion
-from gmmhet.engine.training.finished import particles_of
+from gmmhet.engine.training.finished import particles_of, posed_otherwise
 from gmmhet.engine.training.latents import latent_prior, unit_prior
 from gmmhet.engine.training.model import load_model
 from gmmhet.engine.training.pace import read, spread
@@ -30,7 +29,6 @@ from gmmhet.engine.training.pace import read, spread
 #: arrays of latents.npz: always, and to assign by image
 PLACES, BY_IMAGE = ("id", "copy", "z"), ("z_covariance", "pose_change", "held_out")
 PLACED_BY = 2000    # particles whose images say where the clusters' centres are
-SAME_POSE = 0.01, 0.01    # angle (degrees) and shift (Å) by which a pose may be written differently
 JACOBIAN_POINTS = 32    # particles over which motion inside a region is averaged
 PLACING_NEIGHBOURS = 50                     # whose mean place in the UMAP plane stands for a point of a trajectory
 LANDSCAPE_NOTE = ("Grey: log density of the points. Outlines hold 70 %% of a cluster. Lines run from the 5th to the 95th percentile of "
@@ -218,8 +216,7 @@ def posed_particles(config, latents, model):
         return trained, change
     rows = np.flatnonzero(np.isin(ids, given.ids))
     given = given.select(given.rows_of(ids[rows]))
-    other = (angular_distance_deg(given.rotation.astype(float), trained.rotation[rows].astype(float)) > SAME_POSE[0]) | (
-        np.linalg.norm(given.shift_angst - trained.shift_angst[rows], axis=1) > SAME_POSE[1])
+    other = posed_otherwise(given, trained.select(rows))
     log.info("%d of the %d particles have another pose in %s than in training", other.sum(), len(ids), config.particles)
     rotation, shift, change = trained.rotation.copy(), trained.shift_angst.copy(), change.copy()
     rotation[rows], shift[rows], change[rows[other]] = given.rotation, given.shift_angst, 0

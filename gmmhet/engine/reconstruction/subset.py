@@ -135,7 +135,8 @@ def _summary(config, particles, words, halves_from, curves):
     resolution = {name: resolution_at(curve, THRESHOLD, particles.box, particles.pixel_size) for name, curve in curves.items()}
     known = {name: round(value, 3) if np.isfinite(value) else None for name, value in resolution.items()}
     return {
-        "particles": len(particles), "half1": int(np.sum(particles.half == 1)), "half2": int(np.sum(particles.half == 2)),
+        "stage": "reconstruct", "particles": len(particles),
+        "half1": int(np.sum(particles.half == 1)), "half2": int(np.sum(particles.half == 2)),
         "chosen": words, "half_sets": halves_from, "symmetry": config.symmetry,
         "box": particles.box, "pixel_size": particles.pixel_size, "fsc_threshold": THRESHOLD,
         "resolution_angst": known["fsc_masked"], "resolution_unmasked_angst": known["fsc_unmasked"],

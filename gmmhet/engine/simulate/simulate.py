@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.cluster import KMeans
 
 from gmmhet.engine import rundir
-from gmmhet.engine.config import ConfigError, required
+from gmmhet.engine.config import ConfigError
 from gmmhet.engine.gmm.mixture import Mixture
 from gmmhet.engine.io.particles import read_particles, write_particles
 from gmmhet.engine.io.volumes import write_map
@@ -51,7 +51,6 @@ def simulate(config, run):
 
 def score(config, run):
     """Run the score stage: latents against the truth, beside the oracle (see `gmmhet score --help`)."""
-    required(config, "model", "truth")
     for name, stage in (("model", "train"), ("truth", "simulate")):
         problem = rundir.missing_run(getattr(config, name), stage)
         if problem:
@@ -87,7 +86,7 @@ def score(config, run):
         turns = np.isfinite(truth["angle"])
         figures["decoded_angle_r2"] = scored(plain_r2, truth["angle"][turns], decoded_angles(model, z[turns], phantom))
         oracle["decoded_angle_r2"] = oracle["r2"]
-    summary = dict(stage="score", kind=oracle["kind"], scores=figures, oracle={k: oracle.get(k) for k in figures},
+    summary = dict(stage="score", seed=config.seed, kind=oracle["kind"], scores=figures, oracle={k: oracle.get(k) for k in figures},
                    fraction_of_oracle={k: fraction(figures[k], oracle[k]) for k in figures})
     run.write_summary(summary)
     for name, value in figures.items():

@@ -5,8 +5,11 @@ import numpy as np
 
 from gmmhet.engine import rundir
 from gmmhet.engine.config import ConfigError
+from gmmhet.engine.imaging.pose import angular_distance_deg
 from gmmhet.engine.io.particles import read_particles
 from gmmhet.engine.reconstruction.selection import of_training
+
+SAME_POSE = 0.01, 0.01    # angle (degrees) and shift (Å) by which a pose may be written differently
 
 
 def particles_of(folder, model, path=""):
@@ -32,6 +35,12 @@ def particles_of(folder, model, path=""):
         raise ConfigError("%s has %d px of %.4f Å, the model was trained on %d px of %.4f Å: give the particles it was trained on" % (
             particles.path, particles.box, particles.pixel_size, model.box, model.pixel_size))
     return particles
+
+
+def posed_otherwise(given, trained):
+    """Which particles have another pose in `given` than in `trained`, bool [n]; sets of the same particles in the same order."""
+    return (angular_distance_deg(given.rotation.astype(float), trained.rotation.astype(float)) > SAME_POSE[0]) | (
+        np.linalg.norm(given.shift_angst - trained.shift_angst, axis=1) > SAME_POSE[1])
 
 
 def latents_of(folder, particles, model):

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from gmmhet.engine import rundir
-from gmmhet.engine.config import COLUMNS, ConfigError, check_resolution, required, to_json, with_length, with_preset
+from gmmhet.engine.config import COLUMNS, ConfigError, check_resolution, to_json, with_length, with_preset
 from gmmhet.engine.gmm.mixture import Mixture
 from gmmhet.engine.gmm.regions import asymmetric_unit, region_parts, symmetry_correlation
 from gmmhet.engine.io.ids import read_ids
@@ -157,7 +157,6 @@ class Trained:
 
 def _train(config, run, devices):
     """The stage, on this process's devices: the training itself, then the controls that were asked for."""
-    required(config, "particles", "gmm")
     config = with_preset(config)
     particles = chosen_particles(config)
     half = half_sets(particles, config.seed) if config.half_sets else None

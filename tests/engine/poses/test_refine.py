@@ -4,13 +4,14 @@ import tensorflow as tf
 from commands import gmmhet
 
 from gmmhet.engine import rundir
+from gmmhet.engine.config import RefineConfig
 from gmmhet.engine.gmm.mixture import Mixture
 from gmmhet.engine.imaging.fourier import FourierGrid
 from gmmhet.engine.imaging.pose import angular_distance_deg, rotation_from_vector
 from gmmhet.engine.imaging.pose_change import small_rotation
 from gmmhet.engine.io.particles import read_particles
 from gmmhet.engine.losses.agreement import Agreement
-from gmmhet.engine.poses.refine import refine_poses
+from gmmhet.engine.poses.refine import prior, refine_poses
 from gmmhet.engine.training.batches import Items
 from gmmhet.engine.training.gauss_newton import refine
 from gmmhet.engine.training.heterogeneity import NETWORKS
@@ -128,6 +129,33 @@ def test_with_a_trained_model_and_noisy_images_most_of_the_shift_comes_back(hing
     _, shift, gain = refine_poses(model, Items(moved), z, 2.0, 12.0, 4, 100)
     error = np.linalg.norm(shift - true.shift_angst, axis=1)
     assert np.median(error) < 0.4 * np.median(np.linalg.norm(moved.shift_angst - true.shift_angst, axis=1)) and gain.mean() > 0
+
+
+@pytest.mark.parametrize("asked,found,expected", [
+    ((0.0, 0.0), (1.2, 0.8), (1.2, 0.8)), ((2.0, 0.0), (1.2, 0.8), (2.0, 0.8)), ((0.0, 0.0), (0.0, 0.0), (0.0, 0.0)),
+    ((0.0, 5.0), (), (3.0, 5.0)), ((1.0, 1.0), (0.5, 0.5), (1.0, 1.0))])
+def test_errors_of_poses_are_those_asked_for_else_those_that_training_found(tmp_path, asked, found, expected):
+    rundir.RunDir(str(tmp_path)).write_summary(dict(zip(("pose_error_deg", "pose_error_angst"), found)))
+    config = RefineConfig(model=str(tmp_path), sigma_angle=asked[0], sigma_shift=asked[1])
+    np.testing.assert_array_equal(prior(config, None, None), expected)
+
+
+def test_what_training_found_is_of_the_poses_it_had(hinge, hinge_run, perturbed):
+    model, (moved, _) = load_model(str(hinge_run)), perturbed
+    same = RefineConfig(model=str(hinge_run), particles=str(hinge / "set" / rundir.STAR))
+    found = rundir.read_json(str(hinge_run / rundir.SUMMARY))
+    np.testing.assert_array_equal(prior(same, model, read_particles(same.particles)), (found["pose_error_deg"], found["pose_error_angst"]))
+    other = RefineConfig(model=str(hinge_run), particles=str(moved))
+    np.testing.assert_array_equal(prior(other, model, read_particles(str(moved))), (3, 3))
+
+
+def test_poses_without_errors_that_the_images_show_are_kept(hinge, hinge_run, tmp_path):
+    found = rundir.read_json(str(hinge_run / rundir.SUMMARY))
+    assert found["pose_error_deg"] == found["pose_error_angst"] == 0
+    assert gmmhet("refine", "--out", tmp_path / "out", "--model", hinge_run) == 0
+    new, old = read_particles(str(tmp_path / "out" / rundir.STAR)), read_particles(str(hinge / "set" / rundir.STAR))
+    assert errors(new.rotation, new.shift_angst, old) == (pytest.approx(0, abs=0.01), pytest.approx(0, abs=0.01))
+    assert "they are kept as they are" in (tmp_path / "out" / rundir.LOG).read_text()
 
 
 def test_the_stage_writes_new_poses_by_id_and_keeps_every_other_column(hinge, hinge_run, perturbed, tmp_path):

@@ -63,6 +63,16 @@ def test_a_run_that_finds_the_disk_full_goes_on_when_there_is_room(small, small_
     np.testing.assert_allclose(z_of(out), z_of(small_run), atol=1e-3 * z_of(small_run).std())
 
 
+@pytest.mark.parametrize("size", [1200, 20000])
+def test_a_fit_that_finds_the_disk_full_says_so_and_is_run_again_with_resume(small, tmp_path, size):
+    out, flags = tmp_path / "out", ("--map", small / "set" / rundir.MAP, "--resolution", 24, "--steps", 20)
+    process = gmmhet_process("fit", "--out", out, *flags, preexec_fn=small_files(size))
+    told = process.communicate()[0]
+    assert process.returncode == 1
+    assert "error: no room is left to write into --out %s (File too large): make room and run fit again, with --resume" % out in told
+    assert gmmhet("fit", "--out", out, *flags, "--resume") == 0 and rundir.is_finished(str(out), "fit")
+
+
 @pytest.mark.parametrize("damage,message", [("cut short", "ended at image"), ("removed", "")])
 def test_a_stack_that_is_damaged_during_a_run_stops_it_with_a_sentence_and_it_goes_on_when_it_is_back(
         small, small_run, tmp_path, capsys, monkeypatch, damage, message):
