@@ -9,25 +9,30 @@ from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 #: fewer values are not scored: half of them could not settle a quadratic fit
 FEWEST = 50
+#: random halvings of the particles that information is the mean over
+HALVINGS = 8
 
 
 def information(z, truth, seed=0):
     """R^2 of the truth regressed on z: the better of a quadratic fit and 50 nearest neighbours.
 
-    Fitted on one random half of the particles and scored on the other. Neighbours are taken in z as it is: scaled to one variance,
-    dimensions that hold nothing would count as much as those that hold everything.
+    Fitted on one random half of the particles and scored on the other, and the mean over HALVINGS of these: of one half alone, the share
+    of the oracle's figure is good to no better than 0.003 (16,000 particles of a hinge at SNR 0.01). Neighbours are taken in z as it is:
+    scaled to one variance, dimensions that hold nothing would count as much as those that hold everything.
 
     Parameters
     ----------
     z : array [n, D].
     truth : array [n].
     """
-    order = np.random.default_rng(seed).permutation(len(z))
-    fitted, scored = order[:len(z) // 2], order[len(z) // 2:]
-    neighbours = max(1, min(50, len(fitted) // 4))
-    models = (make_pipeline(StandardScaler(), PolynomialFeatures(2), LinearRegression()),
-              KNeighborsRegressor(neighbours))
-    return float(max(m.fit(z[fitted], truth[fitted]).score(z[scored], truth[scored]) for m in models))
+    rng, neighbours = np.random.default_rng(seed), max(1, min(50, len(z) // 8))
+    models = (make_pipeline(StandardScaler(), PolynomialFeatures(2), LinearRegression()), KNeighborsRegressor(neighbours))
+    found = []
+    for _ in range(HALVINGS):
+        order = rng.permutation(len(z))
+        fitted, left = order[:len(z) // 2], order[len(z) // 2:]
+        found.append([m.fit(z[fitted], truth[fitted]).score(z[left], truth[left]) for m in models])
+    return float(np.mean(found, 0).max())
 
 
 def rank_correlation(z, truth):
