@@ -112,6 +112,20 @@ def spread_motion(model, z, batch_size=100):
     return float(np.sqrt(np.mean(moved.sum(-1)))), float(np.sqrt(np.mean(changed) / scale)) if scale > 0 else 0.0
 
 
+def axis_information(z, covariance):
+    """How much a particle's image tells about each axis of z on average: nats from the unit normal prior to its posterior [D].
+
+    The Kullback-Leibler divergence of two normals, axis by axis. Next to 0 where an axis holds nothing, as no image tells of it then.
+
+    Parameters
+    ----------
+    z : [n, D], posterior means as training has them; covariance : [n, D, D]. Particles whose z is not finite do not count.
+    """
+    variance = np.diagonal(np.asarray(covariance, float), axis1=1, axis2=2)
+    nats = 0.5 * (variance + np.square(z, dtype=float) - 1 - np.log(variance))
+    return nats[np.isfinite(nats).all(1)].mean(0)
+
+
 # ---- does z tell how a particle was seen?
 
 def view_targets(rotation):

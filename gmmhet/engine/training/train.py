@@ -18,6 +18,7 @@ from gmmhet.engine.training.checkpoint import write_arrays
 from gmmhet.engine.training.controls import half_set_control, half_sets, how_seen, null_control
 from gmmhet.engine.training.devices import find_devices
 from gmmhet.engine.training.evidence import (
+    axis_information,
     bootstrap_interval,
     held_out_evidence,
     pose_blur,
@@ -292,6 +293,7 @@ def _finish(config, run, trainer, given_covariance, doubts):
     found = refine_latents(model, items, trainer.features, prior, config.latent_steps, trainer.devices, trainer.poses)
     own = found["z"][:, model.given_dim:]
     seen = how_seen(items, own, found["z_covariance"], config.seed)
+    told = axis_information(own[held], found["z_covariance"][held]).tolist() if model.settings["variational"] else []
     if model.settings["variational"] and model.varying == ["position"]:
         model.pace = even_pace(own, seen_change(model.alone()))
         found["z_covariance"] = spread(own, found["z_covariance"], *model.pace)
@@ -312,7 +314,7 @@ def _finish(config, run, trainer, given_covariance, doubts):
         best_epoch=trainer.best["epoch"], held_out_gain=trainer.best["held_out_gain"],
         held_out_evidence=float(gain.mean()), held_out_evidence_interval=list(bootstrap_interval(gain, config.seed)),
         landscape_weight=weight, evidence_of_landscape_alone=plain, motion_rms_angst=motion, amplitude_rms=amplitude, varies=model.varying,
-        predicts=seen,
+        predicts=seen, axis_information=told,
         resolution_angst=model.likelihood.grid.box * model.pixel_size / model.likelihood.grid.m,
         gaussians=len(model.neutral), free_gaussians=int(model.free.sum()), anchors=model.deformation.anchors, **model.likelihood.figures(),
         warnings=doubts)
@@ -333,6 +335,9 @@ def _conclude(run, summary, page):
     summary["verdict"], summary["warnings"] = verdict(summary), summary["warnings"] + seen
     log.info("held-out evidence %.4g nats a particle (95 %% interval %.4g to %.4g); decoded motion %.3g Å rms; seed %d",
              summary["held_out_evidence"], *summary["held_out_evidence_interval"], summary["motion_rms_angst"], summary["seed"])
+    if summary["axis_information"]:
+        log.info("nats that an image tells about each axis of z, on particles left out: %s",
+                 ", ".join("%.2g" % nats for nats in summary["axis_information"]))
     for words, told in summary["predicts"].items():
         log.info("z predicts the %s on particles left out: %s", words, seen_words(told))
     for sentence in seen:

@@ -7,6 +7,7 @@ from gmmhet.engine.gmm.mixture import Mixture
 from gmmhet.engine.imaging.pose import random_rotations
 from gmmhet.engine.training.evidence import (
     PERMUTATIONS,
+    axis_information,
     bootstrap_interval,
     canonical_fit,
     evenly,
@@ -78,6 +79,17 @@ def test_one_held_out_particle_is_enough_to_give_a_number():
 def test_the_bootstrap_interval_is_that_of_the_mean():
     values = np.random.default_rng(0).normal(1, 2, 10000)
     assert bootstrap_interval(values, 1) == pytest.approx((values.mean() - 0.0392, values.mean() + 0.0392), abs=0.004)
+
+
+def test_an_axis_that_images_tell_nothing_of_holds_no_information_and_the_others_that_of_a_gaussian_channel():
+    rng, noise = np.random.default_rng(0), 0.5
+    true = rng.normal(size=(20000, 3))
+    seen, variance = true + np.sqrt(noise) * rng.normal(size=true.shape), np.array([noise / (1 + noise), 1, 1])
+    z = np.where([True, False, False], seen / (1 + noise), 0)
+    covariance = np.tile(np.diag(variance), (len(z), 1, 1))
+    z[0] = np.nan
+    found = axis_information(z, covariance)
+    assert found == pytest.approx([0.5 * np.log(1 + 1 / noise), 0, 0], abs=0.01)
 
 
 def test_a_sample_is_spread_evenly_and_never_larger_than_the_whole():

@@ -53,6 +53,7 @@ def test_the_held_out_particles_support_the_hinge(hinge_run):
     found = summary(hinge_run)
     assert found["held_out_evidence_interval"][0] > 0 and found["verdict"].startswith("Heterogeneity supported")
     assert found["held_out"] == 100 and found["particles"] == 1000 and found["landscape_weight"] > 0.5 and found["warnings"] == []
+    assert len(found["axis_information"]) == latents(hinge_run)["z"].shape[1] and max(found["axis_information"]) > 0.3
     assert set(found["predicts"]) == {"viewing direction", "defocus"} and (hinge_run / rundir.EVIDENCE).stat().st_size > 50000
 
 
