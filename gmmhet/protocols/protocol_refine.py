@@ -53,7 +53,11 @@ class GmmHetProtRefine(GmmHetProtBase):
         return [problem for problem in problems if problem]
 
     def _methods(self):
-        if not self.getSummary():
+        found = self.getSummary()
+        if not found:
             return []
+        sigma = found.get("sigma_angle_deg", self.sigmaAngle.get()), found.get("sigma_shift_angst", self.sigmaShift.get())
+        if sigma == (0, 0):
+            return ["Training with gmmhet [Chen2021] found no errors of orientations and shifts that the images show: they were kept."]
         return ["Orientations and shifts were refined against each particle's own conformation with gmmhet [Chen2021], with priors of "
-                "%.3g° and %.3g Å." % tuple(self.getSummary().get(name, 0) for name in ("sigma_angle_deg", "sigma_shift_angst"))]
+                "%.3g° and %.3g Å." % sigma]

@@ -164,7 +164,7 @@ def train_run(project, fit):
 def refine_run(project, train):
     protocol = new(project, GmmHetProtRefine, "refine orientations")
     from_output(protocol.inputParticles, train, "outputParticles")
-    run = folder_of(protocol, dict(stage="refine", particles=NUMBER))
+    run = folder_of(protocol, dict(stage="refine", particles=NUMBER, sigma_angle_deg=1.0, sigma_shift_angst=2.0))
     rng = np.random.default_rng(5)
     angle, shift = np.abs(rng.normal(0, 2, (2, NUMBER)))
     np.savez(run(rundir.POSES), id=IDS, angle_change_deg=angle, shift_change_angst=shift, gain=angle + rng.normal(0, 0.3, NUMBER))

@@ -16,9 +16,9 @@ HALVINGS = 8
 def information(z, truth, seed=0):
     """R^2 of the truth regressed on z: the better of a quadratic fit and 50 nearest neighbours.
 
-    Fitted on one random half of the particles and scored on the other, and the mean over HALVINGS of these: of one half alone, the share
-    of the oracle's figure is good to no better than 0.003 (16,000 particles of a hinge at SNR 0.01). Neighbours are taken in z as it is:
-    scaled to one variance, dimensions that hold nothing would count as much as those that hold everything.
+    Fitted on one random half of the particles and scored on the other, and the mean over HALVINGS of these, as of one alone it depends
+    on which half it is. Neighbours are taken in z as it is: scaled to one variance, dimensions that hold nothing would count as much as
+    those that hold everything.
 
     Parameters
     ----------
