@@ -16,8 +16,9 @@ setup:
 demo: setup
 	@$(PYTHON_VENV) tools/demo.py $(ARGS)
 
+# a file of tests at a time on every core, on four at most: each takes a few GB
 test: setup
-	@$(PYTHON_VENV) -m pytest $(ARGS)
+	@$(PYTHON_VENV) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: setup
 	@$(PYTHON_VENV) -m ruff check .

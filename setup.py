@@ -47,8 +47,8 @@ setup(
     install_requires=SCIPION_SIDE + ["%s; %s" % (package, ENGINE_PYTHON) for package in ENGINE],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.18; " + ENGINE_PYTHON],
-        "dev": ["scipion-app", "scipion-em-relion", "pytest", "pytest-timeout", "hypothesis", "starfile; " + ENGINE_PYTHON,
-                "ruff; " + ENGINE_PYTHON, "mypy; " + ENGINE_PYTHON],
+        "dev": ["scipion-app", "scipion-em-relion", "pytest", "pytest-timeout", "hypothesis",
+                *(package + "; " + ENGINE_PYTHON for package in ("pytest-xdist", "starfile", "ruff", "mypy"))],
     },
     entry_points={
         "pyworkflow.plugin": ["gmmhet = gmmhet"],

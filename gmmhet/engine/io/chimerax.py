@@ -30,14 +30,14 @@ def map_commands(path, box, pixel_size, cif):
 
 
 def series_commands(maps, box, pixel_size, cif="", bild=""):
-    """Commands that play a series of maps; moving pseudo-atoms are opened hidden, with arrows where a file is given.
+    """Commands that play a series of maps; of a motion also its arrows, and its pseudo-atoms hidden.
 
     Parameters
     ----------
     maps : list of paths, in order.
     box : int, L of the maps.
     pixel_size : float, Å/px.
-    cif, bild : str, paths of pseudo-atoms with a model for every map, and of arrows; or empty.
+    cif, bild : str, paths of a motion's pseudo-atoms, with a model for every map, and its arrows; or empty.
 
     Returns
     -------
@@ -46,9 +46,7 @@ def series_commands(maps, box, pixel_size, cif="", bild=""):
     commands = [("open " + " ".join(["%s"] * len(maps)) + " vseries true", *maps),
                 ("volume #1 %s style surface" % centred(box, pixel_size),), ("transparency #1 50",)]
     if bild:
-        commands.append(("open %s", bild))
-    if cif:
-        commands += [("open %s coordsets true", cif), ("hide #%d models" % (3 if bild else 2),)]
+        commands += [("open %s", bild), ("open %s coordsets true", cif), ("hide #3 models",)]
     return [*commands, ("view",), ("vseries play #1 loop true direction oscillate maxFrameRate 6",)]
 
 

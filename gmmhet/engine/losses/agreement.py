@@ -46,7 +46,7 @@ class Agreement:
         self._disc = tf.constant(soft_disc(grid.box, grid.pixel_size, mask_diameter_angst))
         holds = (self.noise_power > 0) & (np.arange(grid.m + 2) >= self.first_ring)
         whitening = holds / np.sqrt(np.where(holds, self.noise_power, 1.0))
-        on_data = (whitening if objective == "likelihood" else holds * np.sign(self.scale)[:, None]).astype(np.float32)
+        on_data = (whitening if self.is_likelihood else holds * np.sign(self.scale)[:, None]).astype(np.float32)
         self._on_data = tf.constant(on_data if self.groups else on_data[0][grid.shell])
         self._weight = tf.constant(grid.weight)
         rings = (grid.shell[..., None] == np.arange(self.first_ring, grid.m + 1)) * grid.weight[..., None]
@@ -67,13 +67,13 @@ class Agreement:
         factor, scale = self._on_particles(ctf)
         data = transform(images * self._disc, self.grid) * factor
         transfer = ctf_values(ctf, self.grid.kx, self.grid.ky)[:, None]
-        if self.objective == "frc":
+        if not self.is_likelihood:
             return data * tf.sign(transfer), tf.ones_like(transfer)
         return data, transfer * (scale * factor)
 
     def value(self, data, model):
         """Agreement [B] of data with T-multiplied projections, both [B, 2, 2m+1, m+1]; larger is better."""
-        if self.objective == "frc":
+        if not self.is_likelihood:
             cross, own, other = (self._ring_sums(a) for a in (model * data, model * model, data * data))
             return tf.reduce_mean(cross * tf.math.rsqrt(own + TINY) * tf.math.rsqrt(other + TINY), -1)
         return tf.reduce_sum(self._weight * model * (data - 0.5 * model), (1, 2, 3))
@@ -81,6 +81,10 @@ class Agreement:
     def _ring_sums(self, values):
         """[B, 2, 2m+1, m+1] to sums per ring from the first to the last [B, m + 1 - first_ring]."""
         return tf.matmul(tf.reshape(tf.reduce_sum(values, 1), [tf.shape(values)[0], -1]), self._rings)
+
+    def by(self, objective):
+        """The same images and noise by 'likelihood' or 'frc'."""
+        return self if objective == self.objective else Agreement.from_state(dict(self.state(), objective=objective))
 
     def to_resolution(self, resolution_angst):
         """The same by no ring finer than a resolution (Å); by all where nothing would be left of an optics group."""
@@ -95,6 +99,11 @@ class Agreement:
         """The same by no ring finer than FIRST_ANGST, which training starts from; by all where less than an octave would be left."""
         found = self.to_resolution(FIRST_ANGST)
         return found if found.grid.m >= 2 * self.first_ring else self
+
+    @property
+    def is_likelihood(self):
+        """Whether the value is a log-likelihood, in nats: what evidence and the decoder's description are weighed with."""
+        return self.objective == "likelihood"
 
     @property
     def contrast(self):

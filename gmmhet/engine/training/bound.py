@@ -34,12 +34,11 @@ class Bound:
 
     def __init__(self, model, agreement, amplitude_cost):
         self.model, self.agreement, self.amplitude_cost = model, agreement, amplitude_cost
-        self._likely = agreement.objective == "likelihood"
 
     @property
     def by_several(self):
         """Whether several draws make a bound: of a likelihood, with a posterior that the encoder learns."""
-        return self._likely and self.model.settings["variational"] and self.model.settings.get("draws", 1) > 1
+        return self.agreement.is_likelihood and self.model.settings["variational"] and self.model.settings.get("draws", 1) > 1
 
     def of_one(self, precision, images, rotation, shift, ctf, features, noise, change, response, training=False):
         """Agreement and divergence [B], changes of pose [B, 5], and the restraint [B]; by one draw."""
@@ -47,7 +46,8 @@ class Bound:
         mixture, restraint = self._mixture(features, mean + tf.exp(log_std) * by_item(noise), training)
         value, change = self._posed(precision, self._seen(images, rotation, shift, ctf), mixture, change, response)
         divergence = self._divergence(mean, log_std)
-        return value, divergence if self._likely and self.model.settings["variational"] else tf.zeros_like(divergence), change, restraint
+        paid = self.agreement.is_likelihood and self.model.settings["variational"]
+        return value, divergence if paid else tf.zeros_like(divergence), change, restraint
 
     def of_several(self, precision, images, rotation, shift, ctf, features, noise, change, response, training=False):
         """As `of_one`, by several draws: agreement less divergence is the bound. In place of the restraint the own z [B * copies, D] that
@@ -116,7 +116,7 @@ class Bound:
     def _restraint(self, given, amplitudes, widths):
         """What a model pays for changing amplitudes beside positions (nats) and, as in the paper, for widths that differ; [B * copies]."""
         cost = tf.zeros_like(amplitudes[:, 0])
-        if "amplitude" in self.model.settings["columns"] and self._likely:
+        if "amplitude" in self.model.settings["columns"] and self.agreement.is_likelihood:
             neutral, start = self.model.neutral.amplitudes, self.model.start(given)
             change = amplitudes - (neutral if start is None else start[1])
             cost += self.model.open_motion * self.amplitude_cost / np.sum(neutral) * tf.reduce_sum(tf.abs(change), 1)

@@ -6,7 +6,6 @@ import numpy as np
 from gmmhet.engine import rundir
 from gmmhet.engine.config import ConfigError
 from gmmhet.engine.log import log
-from gmmhet.engine.losses.agreement import Agreement
 from gmmhet.engine.training.batches import Items, prefetched
 from gmmhet.engine.training.evidence import (
     MOST_POINTS,
@@ -124,9 +123,8 @@ def half_set_control(config, particles, half, devices, repeat):
 
 def latent_points(model, folder, items, config, devices, batch_size=64):
     """Refined latent points [n_items, own_dim] of other items than a network was trained on; `folder` is its run."""
-    agreement = Agreement.from_state(dict(model.likelihood.state(), objective=config.objective))
     given, _ = Beginning(model.earlier, folder=config.continue_from).given(items)
-    gradients = devices.compiled(gradient_function(agreement, model))
+    gradients = devices.compiled(gradient_function(model.likelihood.by(config.objective), model))
     features = np.concatenate([gradients(len(chosen), *batch)[0].numpy() for chosen, batch in prefetched(
         items, np.arange(len(items.particles)), batch_size, given, devices.own)])
     features = features.reshape(len(items), -1)

@@ -20,6 +20,9 @@ from gmmhet.engine.training.batches import by_item, prefetched
 from gmmhet.engine.training.checkpoint import write_arrays
 from gmmhet.engine.training.pose_errors import pose_function
 
+#: rows of a file that are compared, to tell what it was made of
+ASKED = 1000
+
 
 def gradient_function(agreement, model):
     """A function: images, rotation, shift, ctf, given to features [B, copies, gradients + given_dim], agreement before this stage [B], its
@@ -89,6 +92,15 @@ def _write_features(path, values_path, results, shape):
             kept.append(tuple(value.numpy() for value in values))
     agreement, slope, curvature = (np.concatenate(part) for part in zip(*kept))
     write_arrays(values_path, agreement=agreement, slope=slope, curvature=curvature)
+
+
+def holds_others(path, given):
+    """Whether a file of features was made at other latent points of the earlier stages than `given` [n_items, given_dim]; False without
+    a file."""
+    if not given.shape[1] or not os.path.exists(path):
+        return False
+    asked = np.unique(np.linspace(0, len(given) - 1, ASKED).astype(int))
+    return not np.array_equal(Rows(path)[asked][:, -given.shape[1]:], given[asked])
 
 
 class Rows:

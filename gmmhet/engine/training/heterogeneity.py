@@ -12,7 +12,6 @@ import tensorflow as tf
 from gmmhet.engine import rundir
 from gmmhet.engine.config import FIRST_ANGST
 from gmmhet.engine.log import log, progress
-from gmmhet.engine.losses.agreement import Agreement
 from gmmhet.engine.training.batches import prefetched
 from gmmhet.engine.training.bound import Bound
 from gmmhet.engine.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
@@ -81,17 +80,15 @@ class Trainer:
     def __init__(self, model, items, features, neutral, poses, held_out, config, run, devices):
         self.model, self.items, self.features, self.neutral, self.poses = model, items, features, neutral, poses
         self.held_out, self.config, self.run, self.devices = held_out, config, run, devices
-        self.agreement = model.likelihood if config.objective == "likelihood" else Agreement.from_state(
-            dict(model.likelihood.state(), objective="frc"))
+        self.agreement = model.likelihood.by(config.objective)
         self.learned = np.flatnonzero(~held_out)
         self._images = len(self.learned) * model.copies
         #: without a likelihood nothing says what the decoder's description and the base are worth
-        self._likely = self.agreement.objective == "likelihood"
-        self._described = model.settings.get("description", 0.0) if self._likely else 0.0
+        self._described = model.settings.get("description", 0.0) if self.agreement.is_likelihood else 0.0
         self.steps_per_epoch = -(-len(self.learned) // config.batch_size)
         schedule = tf.keras.optimizers.schedules.CosineDecay(config.learning_rate, config.epochs * self.steps_per_epoch, alpha=0.05)
         self.optimizer = tf.keras.optimizers.Adam(schedule, clipnorm=None, global_clipnorm=CLIP_NORM)
-        self._trained = [v for v in model.trainable if v is not model.base or self._likely]
+        self._trained = [v for v in model.trainable if v is not model.base or self.agreement.is_likelihood]
         self.optimizer.build(self._trained)
         self._averages = [tf.Variable(v, trainable=False) for v in self._trained] if model.settings.get("averaged") else []
         self.history, self.best, self.best_weights, self.peak = [], None, None, np.zeros(0)
@@ -307,7 +304,7 @@ class Trainer:
     def _with_or_without_base(self):
         """Held-out gains [n_held]; the base is left out where they are not surely better with it. Many numbers that all follow noise a
         little cost held-out particles more than a weak motion gives."""
-        asked = self._likely and self.model.base is not None and self.model.open_motion > 0
+        asked = self.agreement.is_likelihood and self.model.base is not None and self.model.open_motion > 0
         if asked:
             self.model.based.assign(1.0)
         gains = self._held_out_gains()

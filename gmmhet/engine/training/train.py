@@ -28,7 +28,7 @@ from gmmhet.engine.training.evidence import (
     verdict,
 )
 from gmmhet.engine.training.evidence_page import Page, evidence_figure
-from gmmhet.engine.training.features import compute_features
+from gmmhet.engine.training.features import compute_features, holds_others
 from gmmhet.engine.training.heterogeneity import NETWORKS, Trainer, TrainError
 from gmmhet.engine.training.latents import latent_prior, refine_latents, unit_prior
 from gmmhet.engine.training.model import HeterogeneityModel
@@ -37,6 +37,8 @@ from gmmhet.engine.training.pose_errors import PoseErrors, marginal
 from gmmhet.engine.training.staging import beginning, held_out_of
 from gmmhet.engine.training.start import begin
 
+#: the features, in the folder WORK of a run
+GRADIENTS = "gradients.npy"
 #: below this correlation with itself turned, a neutral model is not taken for symmetric
 SYMMETRY_DOUBT = 0.9
 
@@ -233,6 +235,9 @@ def train_set(config, run, devices, particles):
     held_out = hold_out(len(particles), config.held_out, config.seed)
     if begins.folder:
         held_out = held_out_of(begins.folder, particles.ids, held_out)
+    if holds_others(run(rundir.WORK, GRADIENTS), given):
+        raise ConfigError("--resume: %s has been trained further since this run began on top of it, and its conformations of the "
+                          "particles are others now: choose another --out" % config.continue_from)
     run.create()
     if begins.words:
         log.info("%s; held out are the %d of these particles that it held out", begins.words, held_out.sum())
@@ -268,7 +273,7 @@ def _trainer(config, run, items, given, model, held_out, devices, begins):
     """Features, poses, and the last checkpoint or the start."""
     trainer = Trainer(model, items, None, None, None, held_out, config, run, devices)
     trainer.features, trainer.neutral, slope, curvature = compute_features(
-        run(rundir.WORK, "gradients.npy"), items, given, trainer.agreement, model, devices)
+        run(rundir.WORK, GRADIENTS), items, given, trainer.agreement, model, devices)
     if model.settings["at_rest"]:
         trainer.poses = PoseErrors(slope, curvature, model.pixel_size, trainer.learned, config.seed)
         trainer.neutral = trainer.neutral + marginal(trainer.poses.sigmas, slope, curvature)

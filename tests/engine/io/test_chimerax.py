@@ -25,6 +25,6 @@ def test_a_series_is_opened_in_order_by_paths_that_start_at_the_script(tmp_path,
     assert 'open "100 %.bild"' in lines and 'open "motion.cif" coordsets true' in lines and "hide #3 models" in lines
 
 
-def test_models_are_the_second_thing_opened_where_there_are_no_arrows(tmp_path):
-    lines = written(tmp_path / "show.cxc", series_commands(["m.mrc"], 12, 5.0, "m.cif"))
-    assert "hide #2 models" in lines and not any(".bild" in line for line in lines)
+def test_maps_of_no_motion_are_played_alone(tmp_path):
+    lines = written(tmp_path / "show.cxc", series_commands(["m.mrc"], 12, 5.0))
+    assert sum(line.startswith("open ") for line in lines) == 1 and lines[-1].startswith("vseries play #1 ")

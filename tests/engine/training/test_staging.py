@@ -1,6 +1,7 @@
 """Staged training: amplitudes first, then the motion of one domain in the particles that have it, on top of the first conformations."""
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -274,6 +275,19 @@ def test_particles_that_the_first_stage_did_not_see_are_refused_with_their_ids(m
     absent = sorted(set(range(1, 901)) - set(latents(two)["id"].tolist()))
     assert "has no latent point for %d of the 900 particles (ids %d, %d, " % (len(absent), *absent[:2]) in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_stage_whose_earlier_run_was_trained_further_meanwhile_does_not_go_on_with_other_conformations(mixed, tmp_path, capsys):
+    one = shutil.copytree(mixed / "one", tmp_path / "one")
+    flags = second(mixed, **dict(QUICK, epochs=1), continue_from=one)
+    assert gmmhet("train", "--out", tmp_path / "out", *flags, "--pause-after-epoch", 0) == 0
+    assert gmmhet("train", "--out", tmp_path / "out", *flags, "--resume") == 0      # of the same conformations it does
+    (tmp_path / "out" / rundir.SUMMARY).unlink()
+    found = latents(one)
+    np.savez(one / rundir.LATENTS, **dict(found, z=found["z"] + 0.01))
+    capsys.readouterr()
+    assert gmmhet("train", "--out", tmp_path / "out", *flags, "--resume") == 2
+    assert "--resume: %s has been trained further since this run began on top of it" % one in capsys.readouterr().err
 
 
 def test_an_earlier_run_of_a_version_that_kept_no_covariances_is_refused_with_how_to_repeat_it(staged, tmp_path):

@@ -20,6 +20,8 @@ from gmmhet.engine.training.model import LEAST_VARIANCE, HeterogeneityModel, loa
 from gmmhet.engine.training.start import FADING_OVER_MOTION, explains_most
 from gmmhet.engine.training.subspace import Subspace, kept_axes
 
+LIKELIHOOD = SimpleNamespace(is_likelihood=True)
+
 
 def untrained(pixel_size=6.0, **settings):
     """Networks without training; at less than 6 Å a pixel they see gradients at two resolutions."""
@@ -211,7 +213,8 @@ def test_columns_stay_open_only_where_held_out_particles_gain_by_them(closed, op
 
 def test_a_base_that_follows_noise_does_not_count_against_columns():
     trainer = object.__new__(Trainer)
-    trainer.model, trainer.leading, trainer.config, trainer._likely, trainer.best = untrained(), 1, SimpleNamespace(epochs=10), True, None
+    trainer.model, trainer.leading, trainer.config, trainer.best = untrained(), 1, SimpleNamespace(epochs=10), None
+    trainer.agreement = LIKELIHOOD
     trainer.model.base.assign(tf.ones_like(trainer.model.base))
 
     def held_out_gains():
@@ -225,7 +228,7 @@ def test_a_base_that_follows_noise_does_not_count_against_columns():
 @pytest.mark.parametrize("more,kept", [([0.1, 0.1, 0.1, 0.2], True), ([0.3, -0.3, 0.3, -0.1], False), ([-0.1, -0.1, -0.2, -0.1], False)])
 def test_the_base_counts_where_held_out_particles_are_surely_better_with_it(more, kept):
     trainer, alone = object.__new__(Trainer), np.array([1.0, 2.0, 3.0, 4.0])
-    trainer.model, trainer.leading, trainer.config, trainer._likely = untrained(), None, SimpleNamespace(epochs=10), True
+    trainer.model, trainer.leading, trainer.config, trainer.agreement = untrained(), None, SimpleNamespace(epochs=10), LIKELIHOOD
     trainer.model.base.assign(tf.ones_like(trainer.model.base))
     trainer._held_out_gains = lambda: alone + np.array(more) * np.any(trainer.model.own_base.numpy())
     np.testing.assert_array_equal(trainer._with_or_without_base(), alone + np.array(more) * kept)
@@ -235,7 +238,7 @@ def test_the_base_counts_where_held_out_particles_are_surely_better_with_it(more
     trainer.model.open_beside(0, 1.0)
     trainer._open(2)      # while learning it counts
     assert np.all(trainer.model.own_base.numpy() == 1)
-    trainer._likely = False      # without a likelihood it is not learned, and not asked for
+    trainer.agreement = SimpleNamespace(is_likelihood=False)      # without a likelihood it is not learned, and not asked for
     trainer._held_out_gains = lambda: alone + trainer.model.based.numpy()
     assert np.array_equal(trainer._with_or_without_base(), alone + 1)
 
