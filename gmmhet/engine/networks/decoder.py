@@ -7,6 +7,7 @@ from sklearn.cluster import KMeans
 
 from gmmhet.engine.config import COLUMNS
 from gmmhet.engine.imaging.pose_change import small_rotation
+from gmmhet.engine.networks.parts import rigid_modes, split
 
 #: typical size of one unit of network output: relative amplitude (logit), Å, log-width
 POSITION_UNIT_ANGST, WIDTH_UNIT = 5.0, 0.2
@@ -116,6 +117,21 @@ class Deformation:
         members = np.zeros((len(self.free), labels.max() + 1), np.float32)
         members[np.flatnonzero(self.free), labels] = 1
         return members
+
+    @cached_property
+    def parts(self):
+        """The tree of parts that may each move as a whole, down to the size of a neighbourhood (see `networks.parts.split`); nothing of
+        bodies."""
+        if self._bodies:
+            return [], []
+        return split(self._centers.numpy()[self.free].astype(float), NEIGHBOURHOOD * self._smoothness_angst)
+
+    def rigid_modes(self, information):
+        """Modes of these parts and their readers, both [positions, 6 P] (see `networks.parts.rigid_modes`), of motions whose Fisher
+        information is [positions, positions]."""
+        free = self.free
+        return rigid_modes(information, self.weights["position"].numpy()[free].astype(float), self._centers.numpy()[free].astype(float),
+                           self.parts[0])
 
     @cached_property
     def motions(self):

@@ -10,7 +10,7 @@ import tensorflow as tf
 from gmmhet.engine.gmm.mixture import Mixture
 from gmmhet.engine.imaging.pose import symmetry_matrices
 from gmmhet.engine.losses.agreement import Agreement
-from gmmhet.engine.networks.decoder import Deformation
+from gmmhet.engine.networks.decoder import BASE_WIDTH_UNIT, Deformation
 from gmmhet.engine.networks.mlp import mlp
 from gmmhet.engine.rundir import MODEL
 from gmmhet.engine.training.pace import PLACES, read_in_graph
@@ -46,6 +46,13 @@ def told_together(squares, members):
     return squares.shape[1] * tf.reduce_sum(size * told(mean))
 
 
+def told_by_parts(squares, there):
+    """`told` of six numbers of each part, those of one sharing a variance: squares [6 P], and which of them there are, bool [6 P]."""
+    numbers = np.float32(there.reshape(-1, 6).sum(1))
+    mean = tf.reduce_sum(tf.reshape(tf.where(there, squares, 0.0), [-1, 6]), 1) / np.maximum(numbers, 1)
+    return tf.reduce_sum(numbers * told(mean))
+
+
 class HeterogeneityModel:
     """Everything that turns an image's gradient into a latent point, and a latent point into a mixture.
 
@@ -72,8 +79,14 @@ class HeterogeneityModel:
         what a nat of it costs while learning, 0 for nothing (see `description`); draws is how many of z training takes in its second part
         (see `training.bound`); looks, at how many resolutions the encoder sees gradients (see `training.features`): 1, 2, or 0 for 2 where
         training goes finer than FIRST_ANGST and the encoder is given axes; base, whether the mixture that moves is learned too, where
-        positions vary; averaged, whether running averages of the weights are what counts.
+        positions vary; averaged, whether running averages of the weights are what counts; unblurred, whether the mixture of a faint motion
+        is sharpened by what it blurs.
     earlier : HeterogeneityModel of the same neutral mixture, or None.
+
+    Attributes
+    ----------
+    modes : rigid modes of parts and their readers, both [positions, 6 P] (see `networks.parts`), which motion is described by while
+        learning; None without.
     """
 
     def __init__(self, neutral, free, settings, earlier=None):
@@ -92,7 +105,7 @@ class HeterogeneityModel:
         self.encoder = mlp(self.kept + self.given_dim if self.kept else features, outputs=outputs, seed=s["seed"],
                            last_scale=s["encoder_scale"], **common)
         self.decoder = mlp(self.own_dim, outputs=self.deformation.outputs, seed=s["seed"] + 1000, zero_last=True, **common)
-        self.base = self.based = self.ahead = self.led = self.faint = None
+        self.base = self.based = self.ahead = self.led = self.faint = self.modes = None
         if s.get("base") and "position" in s["columns"]:
             self.base, self.based = tf.Variable(tf.zeros([len(neutral), 4])), tf.Variable(1.0, trainable=False)
         self.feature_mean = tf.Variable(tf.zeros(features), trainable=False)
@@ -171,6 +184,10 @@ class HeterogeneityModel:
         """The decoder's outputs [B, outputs] at own latent points [B, own_dim]; see `Deformation.apply`."""
         if self.pace is not None:
             own = read_in_graph(own, *self.pace[::-1])
+        return self._said(own, training)
+
+    def _said(self, own, training=False):
+        """`changes` at latent points on the scales that they are trained on."""
         u = self.decoder(own, training=training)
         if not self.kept:
             return u
@@ -194,35 +211,61 @@ class HeterogeneityModel:
 
     @property
     def own_base(self):
-        """What is learned of the mixture that moves [N, 4], as much of it as of motion; 0 where training left it out (`based`), None where
-        it is not learned."""
-        return None if self.base is None else self.based * self.open_motion * self.base
+        """The mixture that moves, against the neutral one (see `Deformation.apply`) [N, 4]: what is learned of it, and how much narrower it
+        is where motion is faint (`_unblurred`); None where it is not learned."""
+        return None if self.base is None else self._learned_base + self._unblurred
+
+    @property
+    def _learned_base(self):
+        """As much of it as of motion; 0 where training left it out (`based`)."""
+        return self.based * self.open_motion * self.base
+
+    @property
+    def _unblurred(self):
+        """Changes of width [N, 4] that take out of the neutral mixture the blur that the motion itself makes, where that is faint.
+
+        A Gaussian of variance s^2 that moves by d is seen, to second order, with s^2 + <d^2>/3 along each axis, and what is seen is the
+        neutral one. As a learned change that would have to be told for every Gaussian, which a faint motion is not worth; a motion that
+        goes further than the Gaussians are wide is beyond second order. The mean is over 2 D points with the second moments of the prior.
+        """
+        if not self.settings.get("unblurred") or self.faint is None:
+            return 0.0
+        ends = np.sqrt(self.own_dim) * np.concatenate([np.eye(self.own_dim), -np.eye(self.own_dim)])
+        centers = self.deformation.apply(self._said(tf.constant(ends, tf.float32)))[0]
+        blur = tf.reduce_sum(tf.math.reduce_variance(centers, 0), 1) / 3
+        return self.faint * tf.pad(-tf.math.log1p(blur / self.neutral.widths**2)[:, None] / (2 * BASE_WIDTH_UNIT), [[0, 0], [3, 0]])
 
     def description(self, points, count):
         """What it takes to tell the decoder's outputs and the base, in nats.
 
         x = count F v is the mean square v of an output, at latent points [P, own_dim], in errors of estimation after `count` images: F is
-        the Fisher information that an image has of it. Motion is told by neighbourhoods (`Deformation.neighbourhoods`), each of which has
-        one variance for all its outputs: of where nothing moves hardly anything is left, and what moves together may be small in every
-        single output (see `told_together`). Other outputs cost ``log(1 + x) / 2`` each (minimum description length; Rissanen 1978), and
-        amplitudes ``D log(1 + count F s) / 2`` more, with s their mean square distance from two levels (`Deformation.scatter`): of parts
-        that come and go no more has to be told, of others what they are along each of the D latent dimensions. The base is held by the
-        motion (`Deformation.unlike`).
+        the Fisher information that an image has of it. Of motion, what each part does as a whole is told first, by six numbers of one
+        variance, from the whole molecule to parts of the size of a neighbourhood (`modes`, see `networks.parts`); what is left by
+        neighbourhoods (`Deformation.neighbourhoods`), each of which has one variance for all its outputs: of where nothing moves hardly
+        anything is left, and what moves together may be small in every single output (see `told_together`). Other outputs cost
+        ``log(1 + x) / 2`` each (minimum description length; Rissanen 1978), and amplitudes ``D log(1 + count F s) / 2`` more, with s their
+        mean square distance from two levels (`Deformation.scatter`): of parts that come and go no more has to be told, of others what they
+        are along each of the D latent dimensions. The base is held by the motion (`Deformation.unlike`).
         """
         u, deformation = self.changes(points, training=True), self.deformation
         information = self.feature_deviation[:deformation.outputs] ** 2
-        columns = zip(deformation.columns, *(tf.split(part, deformation.sizes) for part in (count * information, tf.reduce_mean(u**2, 0))))
+        columns = zip(deformation.columns, tf.split(count * information, deformation.sizes), tf.split(u, deformation.sizes, axis=1))
         cost = 0.0
-        for name, known, square in columns:
+        for name, known, said in columns:
+            if name == "position" and self.modes is not None:
+                modes, reader = self.modes
+                of_parts = tf.matmul(said, reader)
+                said -= tf.matmul(of_parts, modes, transpose_b=True)
+                cost += told_by_parts(count * tf.reduce_mean(of_parts**2, 0), np.any(modes, 0))
+            square = tf.reduce_mean(said**2, 0)
             if name == "position":
                 cost += told_together(tf.reshape(known * square, [deformation.motions.shape[0], -1]), deformation.motions)
             else:
                 cost += tf.reduce_sum(tf.math.log1p(known * square))
             if name == "amplitude":
                 cost += self.own_dim * tf.reduce_sum(tf.math.log1p(known * deformation.scatter(u)))
-        base = self.own_base
-        if base is not None:
-            cost += deformation.unlike(base, tf.stop_gradient(u))
+        if self.base is not None:
+            cost += deformation.unlike(self._learned_base, tf.stop_gradient(u))
         return 0.5 * cost
 
     def move_freely(self):

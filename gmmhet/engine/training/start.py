@@ -1,15 +1,21 @@
 """What a training starts from: how the encoder sees the gradients, and the linear answer to which of them are no noise."""
+import os
+
 import numpy as np
 
+from gmmhet.engine import rundir
 from gmmhet.engine.config import FIRST_ANGST
 from gmmhet.engine.log import log
 from gmmhet.engine.training.batches import Items, prefetched
+from gmmhet.engine.training.checkpoint import write_arrays
 from gmmhet.engine.training.features import column_statistics, gradient_function
 from gmmhet.engine.training.homogeneous import HomogeneousParticles
 from gmmhet.engine.training.subspace import find_subspace, kept_axes, streamed_covariances
 
 #: homogeneous images per column of the features, their least and largest number, and what lies between the seeds of two sets of them
 PER_COLUMN, FEWEST, MOST, SEED_STEP = 16, 4096, 16384, 100003
+#: the rigid modes, in the folder WORK of a run
+MODES = "modes.npz"
 #: amplitudes lead where they explain so many times what other columns do: to first order, motion looks like fading here and there too
 FADING_OVER_MOTION = 1.5
 
@@ -60,14 +66,44 @@ def explains_most(model, subspaces):
     return int(np.argmax(evidence[:, column] > 0)) * len(columns) + column
 
 
+def modes_again(trainer, given, conformations):
+    """Give a trainer's model, of a run that goes on, the rigid modes that its decoder is described by: as `begin` left them, or anew."""
+    model, path = trainer.model, trainer.run(rundir.WORK, MODES)
+    if not (model.kept and model.deformation.parts[0]):
+        return
+    if os.path.exists(path):
+        with np.load(path) as data:
+            model.modes = data["modes"], data["reader"]
+        return
+    sizes = model.deformation.sizes * model.looks
+    number = model.deformation.columns.index("position")
+    nulls = [covariances[number] for covariances in _homogeneous(trainer, given, conformations, sizes)]
+    _take_modes(trainer, _modes(model.deformation, nulls))
+
+
+def _modes(deformation, nulls):
+    """Rigid modes of parts and their readers where noise alone has these covariances, which are the Fisher information."""
+    return deformation.rigid_modes(0.5 * (nulls[0] + nulls[1]))
+
+
+def _take_modes(trainer, modes):
+    trainer.model.modes = tuple(np.float32(part) for part in modes)
+    if trainer.devices.is_chief:
+        write_arrays(trainer.run(rundir.WORK, MODES), modes=trainer.model.modes[0], reader=trainer.model.modes[1])
+
+
 def _subspaces(trainer, given, conformations):
     """The subspace of every column at every look, of the particles that are learned from against homogeneous images."""
     model, found = trainer.model, []
-    columns, sizes = model.deformation.columns, model.deformation.sizes * model.looks
+    columns, sizes, ends = model.deformation.columns, model.deformation.sizes * model.looks, model.deformation.parts[1]
     covariances = [*_halves(trainer, sizes), *_homogeneous(trainer, given, conformations, sizes)]
     for number, kept in enumerate(kept_axes(model.settings["subspace"], sizes)):
-        part = [covariance[number] for covariance in covariances]
-        found.append(find_subspace(part[:2], part[2:], kept))
+        part, modes = [covariance[number] for covariance in covariances], None
+        if ends and columns[number % len(columns)] == "position":
+            modes = _modes(model.deformation, part[2:])
+            if number < len(columns):
+                _take_modes(trainer, modes)
+        found.append(find_subspace(part[:2], part[2:], kept, model.own_dim, modes, [6 * end for end in ends] if modes else ()))
         log.info("to first order%s, %s explains %.3g nats a particle (%d axes above the noise)", "" if number < len(columns) else
                  " at %.3g Å" % FIRST_ANGST, columns[number % len(columns)], found[-1].evidence(model.own_dim), found[-1].significant)
     return found

@@ -9,7 +9,8 @@ Fisher information and e the gradient of noise, whose covariance C0 is F too. So
 are the directions of u along which the particles differ. A particle's place along one of them has posterior mean ``sqrt(lambda - 1) /
 lambda w g`` and variance ``1 / lambda`` under the unit normal prior (probabilistic principal component analysis, Tipping & Bishop 1999,
 with the noise of the images for its noise). C0 is taken from images of one model, so that mask, CTF, viewing directions and what is not
-known of the poses are in it.
+known of the poses are in it. Where the particles are few or their motion is faint, it is sought among motions of parts as a whole
+(`networks.parts`), which are few: the halves of the particles say in which it is found best.
 
 A mixture at z along it has u = sqrt(lambda - 1) w z.
 
@@ -73,18 +74,42 @@ def kept_axes(most, sizes):
     return [min(most // len(sizes), size) if max(sizes) <= MOST_COLUMNS else 0 for size in sizes]
 
 
-def find_subspace(halves, nulls, kept):
+def find_subspace(halves, nulls, kept, dimension=1, modes=None, ends=()):
     """The subspace of the particles against homogeneous images.
+
+    Where rigid modes of parts are given, its first axes are motions of the larger parts alone, of as many as explain most, wherever that is
+    more than axes explain that may be anything; the others are then what is left beside those. Of few dimensions more can be told.
 
     Parameters
     ----------
     halves, nulls : covariances [F, F], two of independent halves of the particles, and two of homogeneous images.
     kept : int, axes.
+    dimension : int, how many axes count in that.
+    modes : modes and their readers, both [F, K] (see `networks.parts.rigid_modes`), or None.
+    ends : sequence of int, how many of the modes may be taken.
 
     Returns
     -------
     Subspace
     """
+    size = len(nulls[0])
+    found = _found(halves, nulls, np.eye(size), kept)
+    coarse = [(_found(halves, nulls, modes[0][:, :end], min(kept, end)), end) for end in ends]
+    best, end = max(coarse, key=lambda pair: pair[0].evidence(dimension), default=(found, 0))
+    if best.evidence(dimension) <= found.evidence(dimension):
+        return found
+    rest = np.eye(size) - modes[0][:, :end] @ modes[1][:, :end].T
+    beside = _found(halves, nulls, rest, min(kept, size - len(best.strength)))
+    strength = np.concatenate([best.strength, beside.strength])
+    order = np.argsort(-strength, kind="stable")[:kept]
+    return Subspace(np.concatenate([best.axes, beside.axes], 1)[:, order], strength[order])
+
+
+def _found(halves, nulls, basis, kept):
+    """At most `kept` axes in the span of a basis [F, K]; columns of 0 count for nothing."""
+    basis = basis[:, np.any(basis, 0)]
+    kept = min(kept, basis.shape[1])
+    halves, nulls = ([basis.T @ covariance @ basis for covariance in part] for part in (halves, nulls))
     size = len(nulls[0])
 
     def axes(covariance, null):
@@ -96,4 +121,4 @@ def find_subspace(halves, nulls, kept):
     def ratio(found, covariance, null):
         return np.sum(found * (covariance @ found), 0) / np.sum(found * (null @ found), 0)
     strength = np.mean([ratio(axes(halves[i], nulls[i]), halves[1 - i], nulls[1 - i]) for i in (0, 1)], 0) - 1
-    return Subspace(axes(0.5 * (halves[0] + halves[1]), 0.5 * (nulls[0] + nulls[1])), np.maximum(strength, 0))
+    return Subspace(basis @ axes(0.5 * (halves[0] + halves[1]), 0.5 * (nulls[0] + nulls[1])), np.maximum(strength, 0))

@@ -35,7 +35,7 @@ from gmmhet.engine.training.model import HeterogeneityModel
 from gmmhet.engine.training.pace import even_pace, read, seen_change, spread
 from gmmhet.engine.training.pose_errors import PoseErrors, marginal
 from gmmhet.engine.training.staging import beginning, held_out_of
-from gmmhet.engine.training.start import begin
+from gmmhet.engine.training.start import begin, modes_again
 
 #: the features, in the folder WORK of a run
 GRADIENTS = "gradients.npy"
@@ -281,11 +281,13 @@ def _trainer(config, run, items, given, model, held_out, devices, begins):
         if begins.exact:
             trainer.poses.assume(np.zeros(2))
         trainer.free_exact()
-    if not trainer.resume():
-        if not begins.weights:
-            trainer.leading = begin(trainer, given, begins.conformations(given))
-        if begins.weights or model.linear:
-            trainer.measure_start()
+    resumed, conformations = trainer.resume(), begins.conformations(given)
+    if resumed or begins.weights:
+        modes_again(trainer, given, conformations)
+    else:
+        trainer.leading = begin(trainer, given, conformations)
+    if not resumed and (begins.weights or model.linear):
+        trainer.measure_start()
     return trainer
 
 

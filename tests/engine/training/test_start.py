@@ -296,6 +296,44 @@ def test_what_the_outputs_take_to_describe_grows_with_what_they_say_and_with_wha
     assert held > 0 and float(model.description(points, 1000)) == pytest.approx(positions + held, rel=1e-5)
 
 
+def test_what_parts_do_as_a_whole_is_told_before_what_is_left():
+    """A turn of the whole takes six numbers, whatever it is of; without the parts, three of every anchor."""
+    model = untrained(columns=["position"], smoothness=10.0)
+    deformation, points = model.deformation, tf.constant(np.random.default_rng(6).normal(size=(400, 3)), tf.float32)
+    model.feature_deviation.assign(tf.ones_like(model.feature_deviation))
+    modes = deformation.rigid_modes(np.eye(deformation.outputs))
+    model.led.assign(1.0)
+    cost = []
+    for rigid in (True, False):
+        u = modes[0][:, 2] if rigid else np.random.default_rng(1).normal(size=deformation.outputs)
+        model.ahead.assign(np.pad(0.3 * u[None] / np.linalg.norm(u), ((0, 2), (0, 0))))
+        model.modes = None
+        cost.append([float(model.description(points, 1000))])
+        model.modes = modes[0].astype(np.float32), modes[1].astype(np.float32)
+        cost[-1].append(float(model.description(points, 1000)))
+    square = float(np.mean((np.sqrt(1.1) * 0.3 * points.numpy()[:, 0]) ** 2))
+    assert cost[0][1] == pytest.approx(3 * float(told(tf.constant(1000 * square / 6))), rel=0.02)
+    assert cost[0][1] < 0.4 * cost[0][0] and cost[1][1] == pytest.approx(cost[1][0], rel=0.3)
+
+
+def test_the_mixture_of_a_faint_motion_is_narrower_by_what_the_motion_blurs():
+    model = untrained(columns=["position"], smoothness=10.0, at_rest=False)
+    rng = np.random.default_rng(7)
+    model.led.assign(1.0)
+    model.ahead.assign(0.1 * rng.normal(size=model.ahead.shape))
+    z = tf.constant(rng.normal(size=(20000, 3)), tf.float32)
+    neutral = model.neutral
+    assert np.all(model.decode(z[:5])[2] == neutral.widths)      # it is for faint motion alone
+    model.faint.assign(1.0)
+    centers, _, widths = model.decode(z)
+    blur = centers.var(0).sum(1) / 3
+    assert 0.2 < blur.mean() < 3
+    np.testing.assert_allclose(widths[0] ** 2 + blur, neutral.widths**2, rtol=0.01)      # so on average it looks like the neutral one
+    model.pace = np.stack([np.tile(np.linspace(-1, 1, 11), (3, 1)), np.tile(np.linspace(-3, 3, 11), (3, 1))]).astype(np.float32)
+    np.testing.assert_array_equal(model.decode(z[:5])[2], widths[:5])      # whatever the scales of z are
+    assert np.all(untrained(columns=["position"], unblurred=False).decode(z[:1])[2] == neutral.widths)
+
+
 def shared(squares, members):
     """What outputs take whose variance each group shares, by searching for the variance: squares [M, C], members [M, K]."""
     variance = np.geomspace(1e-6, 1e6, 100001)

@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 
+from gmmhet.engine.networks.parts import rigid_modes, rigid_motions
 from gmmhet.engine.training.subspace import LEAST_STRENGTH, MOST_COLUMNS, Subspace, find_subspace, kept_axes, streamed_covariances
 
 
@@ -81,3 +82,55 @@ def test_evidence_counts_as_many_axes_as_there_are_latent_dimensions():
                                                  (256, (MOST_COLUMNS, 1), [128, 1]), (256, (MOST_COLUMNS + 1, 1), [0, 0])])
 def test_the_encoder_is_given_axes_of_every_column_unless_one_is_too_large(most, sizes, expected):
     assert kept_axes(most, sizes) == expected
+
+
+@pytest.fixture(scope="module")
+def parts():
+    """20 points in two halves that move along three axes, the noise of their 60 columns, and the rigid modes of whole and halves."""
+    rng = np.random.default_rng(11)
+    points = np.concatenate([rng.normal(0, 8, (10, 3)), rng.normal(0, 8, (10, 3)) + [40, 0, 0]])
+    noise = np.eye(60) + 0.3 * np.kron(np.exp(-np.sum((points[:, None] - points) ** 2, 2) / 200), np.eye(3))
+    return points, noise, rigid_modes(noise, np.eye(20), points, [np.arange(20), np.arange(10), np.arange(10, 20)])
+
+
+def with_and_without(parts, d, strength, count, kept, seed=0):
+    """The subspace of particles that differ along d, sought without and with modes of parts, how alike their first axes are to d, and what
+    homogeneous images are."""
+    _, noise, modes = parts
+    d = d * np.sqrt(strength / (d @ noise @ d))
+    whole = noise + np.outer(noise @ d, noise @ d)
+    halves, nulls = ([streamed_covariances([gaussian(count, covariance, 10 * seed + i)], [60])[0] for i in numbers]
+                     for covariance, numbers in ((whole, (1, 2)), (noise, (3, 4))))
+    found = [find_subspace(halves, nulls, kept, 2), find_subspace(halves, nulls, kept, 2, modes, [6, 18])]
+    return found, [(f.axes[:, 0] @ noise @ d) ** 2 / (d @ noise @ d) for f in found], nulls
+
+
+def test_a_faint_motion_of_a_part_is_found_among_the_motions_of_parts(parts):
+    points, alike = parts[0], []
+    for seed in range(8):
+        d = np.zeros((20, 3))
+        d[10:] = rigid_motions(points[10:]) @ np.random.default_rng(seed).normal(size=6)
+        (alone, found), overlap, nulls = with_and_without(parts, d.ravel(), 0.6, 600, 60, seed)
+        alike.append(overlap)
+        assert found.evidence(2) >= alone.evidence(2)
+        assert found.axes.shape == (60, 60) and np.all(np.diff(found.strength) <= 0)
+        assert np.linalg.matrix_rank(found.axes) == 60       # what is left beside the parts is seen too
+        np.testing.assert_allclose(np.sum(found.axes * (0.5 * (nulls[0] + nulls[1]) @ found.axes), 0), 1, rtol=1e-9)
+    alone, found = np.mean(alike, 0)
+    assert found > 0.9 and 1 - found < 0.6 * (1 - alone)
+
+
+def test_fewer_axes_are_the_first_of_many(parts):
+    d = np.zeros((20, 3))
+    d[10:] = rigid_motions(parts[0][10:])[..., 4]
+    many, few = (with_and_without(parts, d.ravel(), 0.6, 600, kept)[0][1] for kept in (60, 4))
+    assert few.axes.shape == (60, 4)
+    np.testing.assert_allclose(few.axes[:, 0], many.axes[:, 0], rtol=1e-6, atol=1e-9)
+
+
+def test_a_motion_that_is_none_of_parts_is_found_as_without_them(parts):
+    modes, reader = parts[2]
+    d = np.random.default_rng(4).normal(size=60)
+    (alone, found), overlap, _ = with_and_without(parts, d - modes @ (reader.T @ d), 3.0, 2000, 30)
+    assert np.array_equal(alone.axes, found.axes) and np.array_equal(alone.strength, found.strength)
+    assert overlap[1] > 0.9

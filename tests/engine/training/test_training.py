@@ -16,6 +16,7 @@ from gmmhet.engine.training.batches import Items
 from gmmhet.engine.training.heterogeneity import Trainer
 from gmmhet.engine.training.model import load_model
 from gmmhet.engine.training.pace import read, spread
+from gmmhet.engine.training.start import MODES
 from gmmhet.engine.training.train import hold_out
 
 
@@ -118,7 +119,7 @@ def test_a_run_paused_after_preparation_and_each_epoch_and_resumed_ends_like_an_
     assert summary(whole)["held_out_gain"] == pytest.approx(summary(out)["held_out_gain"], rel=1e-3, abs=1e-4)
 
 
-def test_a_run_paused_by_a_version_that_did_not_keep_the_best_gains_goes_on_too(small, small_run, tmp_path):
+def test_a_run_paused_by_a_version_that_did_not_keep_the_best_gains_nor_modes_of_parts_goes_on_too(small, small_run, tmp_path):
     flags = training(small, **QUICK)
     assert gmmhet("train", "--out", tmp_path / "out", *flags, "--pause-after-epoch", 1) == 0
     checkpoint = tmp_path / "out" / rundir.WORK / "checkpoint.npz"
@@ -126,7 +127,15 @@ def test_a_run_paused_by_a_version_that_did_not_keep_the_best_gains_goes_on_too(
         older = {name: data[name] for name in data.files if not name.startswith("peak_")}
         assert len(older) == len(data.files) - 1
     np.savez(checkpoint, **older)
+    modes = tmp_path / "out" / rundir.WORK / MODES
+    with np.load(modes) as data:
+        kept = dict(data)
+    modes.unlink()
     assert gmmhet("train", "--out", tmp_path / "out", *flags, "--resume") == 0
+    with np.load(modes) as data:
+        of_parts, again = (found["modes"] @ found["reader"].T for found in (kept, data))      # of singular vectors the sign is open
+    assert np.trace(of_parts) > 6
+    np.testing.assert_allclose(again, of_parts, atol=0.02 * np.abs(of_parts).max())
     assert same_latents(small_run, tmp_path / "out") < 1e-3
 
 

@@ -1,0 +1,72 @@
+"""Parts of a molecule, from the whole to ever smaller ones, and what of a motion is that of each part as one rigid body.
+
+Most of what a domain does is six numbers, however many Gaussians it has: told so, a small motion stands out of the noise in which it is
+lost when each Gaussian, or each neighbourhood, is told by itself.
+"""
+import numpy as np
+from sklearn.cluster import KMeans
+
+#: fewer Gaussians than this are not split any further
+FEWEST = 12
+#: part of the diagonal that is added to the information, and of the squares of the weights in their pseudoinverse
+RIDGE, BLUNT = 0.1, 1e-3
+#: a motion of which less is left beside those of the larger parts is none of its own
+LEAST_LEFT = 0.05
+
+
+def split(points, edge_angst, seed=0):
+    """A tree of parts of points [N, 3] (Å), each split in two until it is no wider than a cube of this edge.
+
+    Returns
+    -------
+    list of int arrays, the members of each part; the whole first, and parts of one depth before those of the next.
+    int list, how many parts there are down to each depth.
+    """
+    found, ends, depth = [], [], [np.arange(len(points))]
+    while depth:
+        found += depth
+        ends.append(len(found))
+        depth = [half for part in depth if _wide(points[part], edge_angst) for half in _halves(part, points[part], seed)]
+    return found, ends
+
+
+def _wide(points, edge_angst):
+    return len(points) >= FEWEST and np.mean(np.sum((points - points.mean(0)) ** 2, 1)) > (0.5 * edge_angst) ** 2
+
+
+def _halves(part, points, seed):
+    side = KMeans(2, n_init=1, random_state=seed).fit(points).labels_
+    return part[side == 0], part[side == 1]
+
+
+def rigid_motions(points):
+    """Shifts along the axes and small turns about them through the middle of points [P, 3], all of the same size: [P, 3, 6]."""
+    arm = points - points.mean(0)
+    arm = arm / max(np.sqrt(np.mean(np.sum(arm**2, 1))), 1e-6)
+    return np.concatenate([np.tile(np.eye(3), (len(points), 1, 1)), np.cross(np.eye(3), arm[:, None]).transpose(0, 2, 1)], 2)
+
+
+def rigid_modes(information, weights, points, parts):
+    """What of a motion each part makes as a whole, beside what the larger ones make, in errors of estimation.
+
+    Motions are numbers u [3 M] at M anchors, with weights [N, M] to the points [N, 3] of which the parts have members. With F their Fisher
+    information [3 M, 3 M], modes are orthonormal in F (Gram-Schmidt, the whole first, and in a part the singular vectors of what is left).
+
+    Returns
+    -------
+    modes [3 M, 6 P], six of each of P parts, 0 where a part has fewer; and what reads them off, [3 M, 6 P]: ``u ~ modes (reader^T u)``.
+    """
+    known = information + RIDGE * np.diag(np.diag(information))
+    root = np.linalg.cholesky(known).T
+    size, anchors = len(known), weights.shape[1]
+    back = np.linalg.solve(weights.T @ weights + BLUNT * np.eye(anchors), weights.T)
+    found = np.zeros((size, 6 * len(parts)))
+    for number, part in enumerate(parts):
+        moved = root @ np.einsum("mn,nck->mck", back[:, part], rigid_motions(points[part])).reshape(size, 6)
+        moved /= np.maximum(np.linalg.norm(moved, axis=0), 1e-12)
+        before = found[:, :6 * number]
+        for _ in range(2):       # once more for what rounding left
+            moved = moved - before @ (before.T @ moved)
+        left, strength, _ = np.linalg.svd(moved, full_matrices=False)
+        found[:, 6 * number:6 * number + left.shape[1]] = left * (strength > LEAST_LEFT)
+    return np.linalg.solve(root, found), root.T @ found
