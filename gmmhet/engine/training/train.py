@@ -28,7 +28,7 @@ from gmmhet.engine.training.evidence import (
     verdict,
 )
 from gmmhet.engine.training.evidence_page import Page, evidence_figure
-from gmmhet.engine.training.features import compute_features, holds_others
+from gmmhet.engine.training.features import Rows, compute_features, holds_others
 from gmmhet.engine.training.heterogeneity import NETWORKS, Trainer, TrainError
 from gmmhet.engine.training.latents import latent_prior, refine_latents, unit_prior
 from gmmhet.engine.training.model import HeterogeneityModel
@@ -100,6 +100,15 @@ def _doubts(group, neutral, resolution_angst):
              "axis, with that symmetry?" % (group, alike)]
     log.warning(found[0])
     return found
+
+
+def _check_count(run, config, items):
+    """Refuse to go on with more or fewer particles than the run began with."""
+    path = run(rundir.WORK, GRADIENTS)
+    begun = len(Rows(path)) // items.copies if os.path.exists(path) else len(items.particles)
+    if begun != len(items.particles):
+        raise ConfigError("--resume: the run in %s began with %d particles, and %s holds %d now: give the particles of then, or another "
+                          "--out" % (run.path, begun, config.ids or config.particles, len(items.particles)))
 
 
 def hold_out(count, fraction, seed):
@@ -235,6 +244,7 @@ def train_set(config, run, devices, particles):
     held_out = hold_out(len(particles), config.held_out, config.seed)
     if begins.folder:
         held_out = held_out_of(begins.folder, particles.ids, held_out)
+    _check_count(run, config, items)
     if holds_others(run(rundir.WORK, GRADIENTS), given):
         raise ConfigError("--resume: %s has been trained further since this run began on top of it, and its conformations of the "
                           "particles are others now: choose another --out" % config.continue_from)

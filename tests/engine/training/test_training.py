@@ -17,7 +17,7 @@ from gmmhet.engine.training.heterogeneity import Trainer
 from gmmhet.engine.training.model import load_model
 from gmmhet.engine.training.pace import read, spread
 from gmmhet.engine.training.start import MODES
-from gmmhet.engine.training.train import hold_out
+from gmmhet.engine.training.train import GRADIENTS, hold_out
 
 
 def latents(folder):
@@ -137,6 +137,18 @@ def test_a_run_paused_by_a_version_that_did_not_keep_the_best_gains_nor_modes_of
     assert np.trace(of_parts) > 6
     np.testing.assert_allclose(again, of_parts, atol=0.02 * np.abs(of_parts).max())
     assert same_latents(small_run, tmp_path / "out") < 1e-3
+
+
+def test_a_run_does_not_go_on_with_more_particles_than_it_began_with(small, tmp_path, capfd):
+    ids, out = tmp_path / "ids.txt", tmp_path / "out"
+    ids.write_text("\n".join(str(i) for i in range(1, 41)))
+    flags = training(small, **QUICK, ids=ids)
+    assert gmmhet("train", "--out", out, *flags, "--pause-after-epoch", 0) == 0
+    before = (out / rundir.WORK / GRADIENTS).read_bytes()
+    ids.write_text("\n".join(str(i) for i in range(1, 51)))
+    assert gmmhet("train", "--out", out, *flags, "--resume") == 2
+    assert "began with 40 particles, and %s holds 50 now" % ids in capfd.readouterr().err
+    assert (out / rundir.WORK / GRADIENTS).read_bytes() == before
 
 
 def test_a_killed_run_resumes_and_ends_like_an_uninterrupted_one(small, tmp_path):
