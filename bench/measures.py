@@ -3,6 +3,7 @@ import numpy as np
 import tensorflow as tf
 from scipy import fft
 from scipy.spatial import cKDTree
+from scipy.special import logsumexp
 from sklearn.metrics import adjusted_rand_score
 
 from gmmhet.engine.gmm.mixture import Mixture, render
@@ -30,19 +31,22 @@ SHOWN_STATE, SHOWN_SHARE = 3, 0.6
 NEAR_SHARE = 0.1
 
 
-def posterior(system, particles, points=25, batch_size=32):
-    """Posterior probability of every coordinate of the system's grid for every particle, whose noise is white with variance 1.
+def likelihoods(system, particles, points=25, batch_size=32):
+    """How likely every coordinate of the system's grid, and single models, are for every particle, whose noise is white with variance 1.
 
-    The same as `gmmhet.engine.simulate.oracle.posterior`, all rings below Nyquist and no mask, but made from the images of the components
-    of which all grid points are sums, which is what two movers or a large molecule need.
+    The same as in `gmmhet.engine.simulate.oracle.posterior`, all rings below Nyquist and no mask, but made from the images of the
+    components of which all grid points are sums, which is what two movers or a large molecule need.
 
     Returns
     -------
-    coordinates [G, 1 + movers], probabilities [n, G].
+    coordinates [G, 1 + movers], log p(image, coordinate) [n, G], and log p(image) of the mean density of all particles and of those of each
+    state [n, 1 + states]; but for a constant of the image.
     """
     coordinates, prior = system.grid(points)
     parts, uses = system.components(coordinates)
-    held = tf.constant(uses.astype(np.float32))
+    state = np.arange(len(system.states))[:, None] == coordinates[:, 0]
+    shares = np.concatenate([prior[None], prior * state / (state @ prior)[:, None]])
+    held = tf.constant(np.concatenate([uses, shares @ uses]).astype(np.float32))
     grid = FourierGrid.to_resolution(particles.box, particles.pixel_size)
     root_weight, values = tf.constant(np.sqrt(grid.weight)), 2 * grid.shape[0] * grid.shape[1]
 
@@ -57,11 +61,22 @@ def posterior(system, particles, points=25, batch_size=32):
     chunks = []
     for start in progress(range(0, len(particles), batch_size), -(-len(particles) // batch_size), "oracle"):
         rows = np.arange(start, min(start + batch_size, len(particles)))
-        found = log_likelihoods(particles.read(rows), particles.rotation[rows], particles.shift_angst[rows], particles.ctf[rows])
-        chunks.append(found.numpy().astype(np.float64) + np.log(prior))
-    log_p = np.concatenate(chunks)
-    p = np.exp(log_p - log_p.max(1, keepdims=True))
-    return coordinates, p / p.sum(1, keepdims=True)
+        chunks.append(log_likelihoods(particles.read(rows), particles.rotation[rows], particles.shift_angst[rows], particles.ctf[rows]))
+    found = np.concatenate(chunks).astype(np.float64)
+    return coordinates, found[:, :len(coordinates)] + np.log(prior), found[:, len(coordinates):]
+
+
+def posterior(log_p):
+    """Probabilities [n, G] of log p(image, coordinate)."""
+    return np.exp(log_p - logsumexp(log_p, axis=1, keepdims=True))
+
+
+def evidence(system, coordinates, log_p, single, state):
+    """By how much the system explains particles better than one density does, nats [n, 2]: than the mean of all, and, the state [n] of each
+    being known, than the mean of its state. Arrays as of `likelihoods`."""
+    own = logsumexp(np.where(coordinates[:, 0] == state[:, None], log_p, -np.inf), axis=1)
+    own -= np.log([s.population for s in system.states])[state]
+    return np.stack([logsumexp(log_p, axis=1) - single[:, 0], own - single[np.arange(len(state)), 1 + state]], 1)
 
 
 def estimates(system, coordinates, p):
@@ -239,6 +254,18 @@ def motion_scores(case, run):
         found["unit"] = [right(away), np.mean(case.oracle["state"] == state)]
         found["unit_by_z"] = [right(np.abs(angles[:, 0] - angles[:, 0].mean())), found["unit"][1]]
     return found, angles
+
+
+def evidence_scores(case, run, of_state):
+    """Evidence over a single model on the particles that a run held out, ours and the oracle's (see `evidence`); None where a set was
+    simulated without.
+
+    of_state : bool, whether the run is of particles of which the earlier stages have found the state.
+    """
+    if case.oracle.get("evidence") is None:
+        return None
+    row = np.unique(items(case, run)[0][run["latents"]["held_out"]])
+    return [run["summary"]["held_out_evidence"], float(np.mean(case.oracle["evidence"][row, int(of_state)]))]
 
 
 def state_scores(case, run):

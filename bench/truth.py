@@ -20,9 +20,10 @@ same for which unit moves, taken as the one whose image is least that of the lar
 that decoded Gaussians show, no regression, as a fraction of the oracle's; rms, its error in degrees; end, bias in degrees at the two ends
 of the population: ours where the tenths at the ends are chosen by the decoded angle, ours where by the true one, and the oracle's there;
 coord, error of the moving Gaussians in Å, then the oracle's and that of a model at rest; FSC, mean inside the moving region, with the
-true map of one state, of the consensus, of the tenth of the particles nearest to that state in z, and of those truly nearest; null,
-spurious motion in Å (amplitude where only that varies) and as a share of the real set's; verdicts of the real set and of the null;
-seconds of fit and training; particles trained on a second.
+true map of one state, of the consensus, of the tenth of the particles nearest to that state in z, and of those truly nearest; evidence,
+nats a held-out particle over a single model, ours and the oracle's over the mean density (in the second stage of the mixed set of each
+particle's own state); null, spurious motion in Å (amplitude where only that varies) and as a share of the real set's; verdicts of the real
+set and of the null; seconds of fit and training; particles trained on a second.
 """
 import argparse
 import dataclasses
@@ -34,7 +35,19 @@ import sys
 import time
 
 import numpy as np
-from measures import estimates, motion_scores, owners, posterior, region_fsc, rms, spurious, state_scores
+from measures import (
+    estimates,
+    evidence,
+    evidence_scores,
+    likelihoods,
+    motion_scores,
+    owners,
+    posterior,
+    region_fsc,
+    rms,
+    spurious,
+    state_scores,
+)
 from scipy.spatial.transform import Rotation
 from systems import NAMES, make
 
@@ -53,7 +66,8 @@ EDGE_ANGST, SHIFT_ANGST = 384.0, 6.0
 #: parameters of training that a set needs; all others are defaults
 TRAINING = {"c3": dict(symmetry="c3"), "mixed": dict(vary="amplitude")}
 COLUMNS = (("set", 8), ("poses", 11), ("preset", 7), ("seed", 4), ("info", 11), ("rank", 11), ("ARI", 11), ("unit", 11), ("angle", 11),
-           ("rms°", 10), ("end°", 14), ("coord Å", 14), ("FSC", 14), ("null", 12), ("verdict", 9), ("s fit", 6), ("s train", 7), ("1/s", 5))
+           ("rms°", 10), ("end°", 14), ("coord Å", 14), ("FSC", 14), ("evidence", 11), ("null", 12), ("verdict", 9),
+           ("s fit", 6), ("s train", 7), ("1/s", 5))
 
 
 def real_ctf(folder, n, rng):
@@ -95,12 +109,14 @@ def simulate(folder, system, options, seed):
         write_particles(star, os.path.join(folder, rundir.STACK),
                         (part / np.float32(sigma) for part in progress(images, -(-options.n // CHUNK), "images")),
                         options.n, rotation, shift, ctf, pixel_size, half)
-        answer = estimates(scaled(system, sigma), *posterior(scaled(system, sigma), read_particles(star)))
+        known, state = scaled(system, sigma), coordinates[:, 0].astype(int)
+        grid, log_p, single = likelihoods(known, read_particles(star))
+        answer = dict(estimates(known, grid, posterior(log_p)), evidence=evidence(known, grid, log_p, single, state))
         with rundir.whole_file(truth) as file:
             np.savez(file, coordinates=coordinates, rotation=rotation, shift_angst=shift, sigma=sigma, **answer)
     with np.load(truth) as data:
         return Case(folder, scaled(system, float(data["sigma"])), data["coordinates"], data["rotation"], data["shift_angst"],
-                    dict(state=data["state"], angles=data["angles"]))
+                    dict(state=data["state"], angles=data["angles"], evidence=data.get("evidence")))
 
 
 def scaled(system, sigma):
@@ -252,6 +268,7 @@ def measured(case, star, poses, gmm, fit_seconds, preset, seed, options, null):
     if case.system.movers:
         found, shown = motion_scores(case, runs[-1])
         row.update(found)
+    row["evidence"] = evidence_scores(case, runs[-1], len(runs) > 1)
     row["fsc"] = region_fsc(case, star, runs[-1], shown)
     if null:
         row.update(spurious=spurious(null, runs, case.system.name), null_summaries=[r["summary"] for r in null])
@@ -264,7 +281,7 @@ def said(row):
         return "%.3f/%.3f" % (row[name][0] / row[name][1], row[name][1]) if name in row else "-"
 
     def plain(name, form="%.2f"):
-        return "/".join(form % v for v in row[name]) if name in row else "-"
+        return "/".join(form % v for v in row[name]) if row.get(name) else "-"
 
     def verdicts(name):
         return "/".join("yes" if s["verdict"].startswith("Heterogeneity supported") else "no" for s in row[name]) if name in row else "-"
@@ -274,9 +291,9 @@ def said(row):
         null = "%.2g %s %.1f%%" % (s["null"], s["of"][:3], 100 * s["null"] / s["real"])
     cells = [row["set"], row["poses"], row["preset"], row["seed"],
              share("info"), share("rank"), share("ari"), share("unit"), share("angle_r2"),
-             plain("angle_rms_deg"), plain("end_bias_deg"), plain("coordinate_error_angst"), plain("fsc").replace("0.", "."), null,
-             verdicts("summaries") + "|" + verdicts("null_summaries"), "%.0f" % row["fit_seconds"], "%.0f" % row["train_seconds"],
-             "%.0f" % row["particles_per_second"]]
+             plain("angle_rms_deg"), plain("end_bias_deg"), plain("coordinate_error_angst"), plain("fsc").replace("0.", "."),
+             plain("evidence", "%.3g"), null, verdicts("summaries") + "|" + verdicts("null_summaries"), "%.0f" % row["fit_seconds"],
+             "%.0f" % row["train_seconds"], "%.0f" % row["particles_per_second"]]
     return " ".join("%-*s" % (width, cell) for (_, width), cell in zip(COLUMNS, cells))
 
 

@@ -170,7 +170,9 @@ def noisy_domains(bench, systems, tmp_path_factory):
 def test_the_posterior_from_components_is_the_engines(bench, noisy_domains):
     system, particles, _ = noisy_domains
     coarse = SimpleNamespace(grid=lambda: system.grid(5), at=system.at, base=system.base)
-    coordinates, found = bench["measures"].posterior(system, particles, 5)
+    measures = bench["measures"]
+    coordinates, log_p, _ = measures.likelihoods(system, particles, 5)
+    found = measures.posterior(log_p)
     expected = oracle.posterior(coarse, particles, 1.0)
     np.testing.assert_array_equal(coordinates, expected[0])
     np.testing.assert_allclose(found, expected[1], atol=0.02)
@@ -178,9 +180,27 @@ def test_the_posterior_from_components_is_the_engines(bench, noisy_domains):
 
 def test_the_oracle_finds_both_angles_of_each_particle(bench, noisy_domains):
     system, particles, truth = noisy_domains
-    found = bench["measures"].estimates(system, *bench["measures"].posterior(system, particles, 15))
+    measures = bench["measures"]
+    coordinates, log_p, _ = measures.likelihoods(system, particles, 15)
+    found = measures.estimates(system, coordinates, measures.posterior(log_p))
     assert np.sqrt(np.mean((found["angles"] - truth[:, 1:]) ** 2)) < 4.0
     assert not found["state"].any()
+
+
+def test_the_oracles_evidence_is_over_the_mean_density(bench, noisy_domains, systems):
+    system, particles, truth = noisy_domains
+    measures, state = bench["measures"], truth[:, 0].astype(int)
+    found = measures.evidence(system, *measures.likelihoods(system, particles, 7), state)
+    assert found.shape == (60, 2) and np.mean(found[:, 0]) > 3 * np.std(found[:, 0]) / np.sqrt(60)
+    np.testing.assert_allclose(found[:, 0], found[:, 1], rtol=1e-3, atol=1e-2)      # there is one state
+    still = measures.evidence(system.null(), *measures.likelihoods(system.null(), particles, 7), state)
+    np.testing.assert_allclose(still, 0, atol=1e-2)      # of one mixture alone it is the mean
+    there, absent = np.zeros(len(system.base), bool), system.movers[0].members
+    states = replace(system, states=(bench["systems"].State(0.25, there, (0, 1)), bench["systems"].State(0.75, absent, (1,))))
+    coordinates, log_p, single = measures.likelihoods(states, particles, 7)
+    by_state = measures.evidence(states, coordinates, log_p, single, state)
+    np.testing.assert_allclose(by_state[:, 1], found[:, 1], rtol=1e-3, atol=1e-2)      # the state being known, the others say nothing
+    assert np.mean(measures.posterior(log_p)[:, coordinates[:, 0] == 0].sum(1)) > 0.9
 
 
 class Turning:
