@@ -8,8 +8,8 @@ from sklearn.cluster import KMeans
 
 #: fewer Gaussians than this are not split any further
 FEWEST = 12
-#: part of the diagonal that is added to the information, and of the squares of the weights in their pseudoinverse
-RIDGE, BLUNT = 0.1, 1e-3
+#: part of the diagonal that is added to the information, and of its largest value; and of the squares of the weights in their pseudoinverse
+RIDGE, TINY, BLUNT = 0.1, 1e-9, 1e-3
 #: a motion of which less is left beside those of the larger parts is none of its own
 LEAST_LEFT = 0.05
 
@@ -56,7 +56,8 @@ def rigid_modes(information, weights, points, parts):
     -------
     modes [3 M, 6 P], six of each of P parts, 0 where a part has fewer; and what reads them off, [3 M, 6 P]: ``u ~ modes (reader^T u)``.
     """
-    known = information + RIDGE * np.diag(np.diag(information))
+    diagonal = np.diag(information)
+    known = information + np.diag(RIDGE * diagonal + TINY * diagonal.max())
     root = np.linalg.cholesky(known).T
     size, anchors = len(known), weights.shape[1]
     back = np.linalg.solve(weights.T @ weights + BLUNT * np.eye(anchors), weights.T)

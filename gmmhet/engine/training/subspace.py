@@ -92,24 +92,32 @@ def find_subspace(halves, nulls, kept, dimension=1, modes=None, ends=()):
     -------
     Subspace
     """
-    size = len(nulls[0])
-    found = _found(halves, nulls, np.eye(size), kept)
-    coarse = [(_found(halves, nulls, modes[0][:, :end], min(kept, end)), end) for end in ends]
-    best, end = max(coarse, key=lambda pair: pair[0].evidence(dimension), default=(found, 0))
+    found = _found(halves, nulls, kept)
+    if modes is None:
+        return found
+    there = np.any(modes[0], 0)
+    basis, reader = (part[:, there] for part in modes)
+    own_halves, own_nulls = ([basis.T @ covariance @ basis for covariance in part] for part in (halves, nulls))
+
+    def among(end):
+        return _found([own[:end, :end] for own in own_halves], [own[:end, :end] for own in own_nulls], min(kept, end))
+    best, end = max(((among(end), end) for end in np.cumsum(there)[np.asarray(ends) - 1]), key=lambda pair: pair[0].evidence(dimension))
     if best.evidence(dimension) <= found.evidence(dimension):
         return found
-    rest = np.eye(size) - modes[0][:, :end] @ modes[1][:, :end].T
-    beside = _found(halves, nulls, rest, min(kept, size - len(best.strength)))
-    strength = np.concatenate([best.strength, beside.strength])
+    basis, reader = basis[:, :end], reader[:, :end]
+
+    def beside(covariance):
+        along = reader @ (basis.T @ covariance)
+        return covariance - along - along.T + (along @ basis) @ reader.T
+    rest = _found([beside(covariance) for covariance in halves], [beside(null) for null in nulls], min(kept, len(basis) - end))
+    axes = np.concatenate([basis @ best.axes, rest.axes - basis @ (reader.T @ rest.axes)], 1)
+    strength = np.concatenate([best.strength, rest.strength])
     order = np.argsort(-strength, kind="stable")[:kept]
-    return Subspace(np.concatenate([best.axes, beside.axes], 1)[:, order], strength[order])
+    return Subspace(axes[:, order], strength[order])
 
 
-def _found(halves, nulls, basis, kept):
-    """At most `kept` axes in the span of a basis [F, K]; columns of 0 count for nothing."""
-    basis = basis[:, np.any(basis, 0)]
-    kept = min(kept, basis.shape[1])
-    halves, nulls = ([basis.T @ covariance @ basis for covariance in part] for part in (halves, nulls))
+def _found(halves, nulls, kept):
+    """Axes of the particles against homogeneous images."""
     size = len(nulls[0])
 
     def axes(covariance, null):
@@ -121,4 +129,4 @@ def _found(halves, nulls, basis, kept):
     def ratio(found, covariance, null):
         return np.sum(found * (covariance @ found), 0) / np.sum(found * (null @ found), 0)
     strength = np.mean([ratio(axes(halves[i], nulls[i]), halves[1 - i], nulls[1 - i]) for i in (0, 1)], 0) - 1
-    return Subspace(basis @ axes(0.5 * (halves[0] + halves[1]), 0.5 * (nulls[0] + nulls[1])), np.maximum(strength, 0))
+    return Subspace(axes(0.5 * (halves[0] + halves[1]), 0.5 * (nulls[0] + nulls[1])), np.maximum(strength, 0))

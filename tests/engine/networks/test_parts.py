@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from gmmhet.engine.networks.decoder import anchor_weights
-from gmmhet.engine.networks.parts import FEWEST, LEAST_LEFT, rigid_modes, rigid_motions, split
+from gmmhet.engine.networks.parts import FEWEST, LEAST_LEFT, RIDGE, TINY, rigid_modes, rigid_motions, split
 
 EDGE = 25.0
 
@@ -19,9 +19,10 @@ def molecule():
     return points, weights, information
 
 
-def spread(outputs, weights):
-    """Displacements [N, 3] of points by numbers [3 M] at the anchors."""
-    return weights @ outputs.reshape(-1, 3)
+def metric(information):
+    """What modes are orthonormal in."""
+    diagonal = np.diag(information)
+    return information + np.diag(RIDGE * diagonal + TINY * diagonal.max())
 
 
 def test_each_depth_splits_the_parts_of_the_one_before_until_they_are_small(molecule):
@@ -65,7 +66,7 @@ def test_modes_are_orthonormal_in_the_information_and_readers_read_them(molecule
     there = np.any(modes, 0)
     assert there[:6].all() and there.sum() > 18
     np.testing.assert_allclose(reader.T @ modes, np.diag(there.astype(float)), atol=1e-8)
-    known = information + 0.1 * np.diag(np.diag(information))
+    known = metric(information)
     np.testing.assert_allclose(modes.T @ known @ modes, np.diag(there.astype(float)), atol=1e-8)
 
 
@@ -73,7 +74,7 @@ def test_a_motion_of_the_whole_and_of_a_domain_are_told_by_few_numbers(molecule)
     points, weights, information = molecule
     parts, _ = split(points, EDGE)
     modes, reader = rigid_modes(information, weights, points, parts)
-    known = information + 0.1 * np.diag(np.diag(information))
+    known = metric(information)
     rng, domain = np.random.default_rng(2), np.arange(len(points)) >= 120
     assert {tuple(part) for part in parts[1:3]} == {tuple(np.flatnonzero(domain)), tuple(np.flatnonzero(~domain))}
     back = np.linalg.pinv(weights, rcond=0.03)
@@ -96,3 +97,15 @@ def test_a_part_without_motions_of_its_own_has_none(molecule):
     modes, _ = rigid_modes(information, weights, points, [everything, everything, everything[:2], everything[:1]])
     own = np.any(modes, 0).reshape(-1, 6).sum(1)
     assert LEAST_LEFT > 0 and own[0] == 6 and own[1] == 0 and own[2] + own[3] <= 9
+
+
+def test_anchors_that_no_image_shows_are_no_trouble(molecule):
+    points, weights, information = molecule
+    hidden = np.repeat(np.arange(weights.shape[1]) < 5, 3)
+    information = np.where(hidden[:, None] | hidden, 0, information)
+    parts, _ = split(points, EDGE)
+    modes, reader = rigid_modes(information, weights, points, parts)
+    assert np.all(np.isfinite(modes)) and np.any(modes, 0)[:6].all()
+    np.testing.assert_allclose(reader.T @ modes, np.diag(np.any(modes, 0).astype(float)), atol=1e-5)
+    shown = rigid_modes(molecule[2], weights, points, parts)[0]
+    assert np.abs(modes).max() < 10 * np.abs(shown).max()
