@@ -66,11 +66,6 @@ def likelihoods(system, particles, points=25, batch_size=32):
     return coordinates, found[:, :len(coordinates)] + np.log(prior), found[:, len(coordinates):]
 
 
-def posterior(log_p):
-    """Probabilities [n, G] of log p(image, coordinate)."""
-    return np.exp(log_p - logsumexp(log_p, axis=1, keepdims=True))
-
-
 def evidence(system, coordinates, log_p, single, state):
     """By how much the system explains particles better than one density does, nats [n, 2]: than the mean of all, and, the state [n] of each
     being known, than the mean of its state. Arrays as of `likelihoods`."""

@@ -42,13 +42,13 @@ from measures import (
     likelihoods,
     motion_scores,
     owners,
-    posterior,
     region_fsc,
     rms,
     spurious,
     state_scores,
 )
 from scipy.spatial.transform import Rotation
+from scipy.special import softmax
 from systems import NAMES, make
 
 from gmmhet.engine import rundir
@@ -111,7 +111,7 @@ def simulate(folder, system, options, seed):
                         options.n, rotation, shift, ctf, pixel_size, half)
         known, state = scaled(system, sigma), coordinates[:, 0].astype(int)
         grid, log_p, single = likelihoods(known, read_particles(star))
-        answer = dict(estimates(known, grid, posterior(log_p)), evidence=evidence(known, grid, log_p, single, state))
+        answer = dict(estimates(known, grid, softmax(log_p, axis=1)), evidence=evidence(known, grid, log_p, single, state))
         with rundir.whole_file(truth) as file:
             np.savez(file, coordinates=coordinates, rotation=rotation, shift_angst=shift, sigma=sigma, **answer)
     with np.load(truth) as data:

@@ -121,8 +121,8 @@ class Deformation:
     @cached_property
     def parts(self):
         """The tree of parts that may each move as a whole, down to the size of a neighbourhood (see `networks.parts.split`); nothing of
-        bodies."""
-        if self._bodies:
+        bodies, nor where positions do not vary."""
+        if self._bodies or "position" not in self.columns:
             return [], []
         return split(self._centers.numpy()[self.free].astype(float), NEIGHBOURHOOD * self._smoothness_angst)
 

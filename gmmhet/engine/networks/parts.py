@@ -6,8 +6,8 @@ lost when each Gaussian, or each neighbourhood, is told by itself.
 import numpy as np
 from sklearn.cluster import KMeans
 
-#: fewer Gaussians than this are not split any further
-FEWEST = 12
+#: fewer Gaussians than this are not split any further, nor those that are nearer together (rms from their middle, Å)
+FEWEST, LEAST_RADIUS_ANGST = 12, 1.0
 #: part of the diagonal that is added to the information, and of its largest value; and of the squares of the weights in their pseudoinverse
 RIDGE, TINY, BLUNT = 0.1, 1e-9, 1e-3
 #: a motion of which less is left beside those of the larger parts is none of its own
@@ -31,7 +31,7 @@ def split(points, edge_angst, seed=0):
 
 
 def _wide(points, edge_angst):
-    return len(points) >= FEWEST and np.mean(np.sum((points - points.mean(0)) ** 2, 1)) > (0.5 * edge_angst) ** 2
+    return len(points) >= FEWEST and np.mean(np.sum((points - points.mean(0)) ** 2, 1)) > max(0.5 * edge_angst, LEAST_RADIUS_ANGST) ** 2
 
 
 def _halves(part, points, seed):
@@ -40,7 +40,7 @@ def _halves(part, points, seed):
 
 
 def rigid_motions(points):
-    """Shifts along the axes and small turns about them through the middle of points [P, 3], all of the same size: [P, 3, 6]."""
+    """Shifts along the axes and small turns about them through the middle of points [P, 3], of like size: [P, 3, 6]."""
     arm = points - points.mean(0)
     arm = arm / max(np.sqrt(np.mean(np.sum(arm**2, 1))), 1e-6)
     return np.concatenate([np.tile(np.eye(3), (len(points), 1, 1)), np.cross(np.eye(3), arm[:, None]).transpose(0, 2, 1)], 2)

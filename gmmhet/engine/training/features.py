@@ -66,14 +66,14 @@ def compute_features(path, items, given, agreement, model, devices, batch_size=6
     features (Rows), agreement before this stage [n] of every particle (of the neutral model in a first one), its slope [n, 5] and curvature
     [n, 5, 5] by a change of pose.
     """
-    values_path = path[:-4] + "_neutral.npz"
+    values_path = _values(path)
     if not devices.ask(devices.is_chief and os.path.exists(values_path))[0]:
         gradients = devices.compiled(gradient_function(agreement, model))
         count = len(items.particles)
         batches = prefetched(items, np.arange(count), batch_size, given, devices.own)
         results = (gradients(len(chosen), *batch) for chosen, batch in progress(batches, -(-count // batch_size), "gradients"))
         if devices.is_chief:
-            _write_features(path, values_path, results, (len(items), model.gradients + model.given_dim))
+            _write_features(path, values_path, results, (len(items), model.gradients + model.given_dim), items.particles.ids)
         else:
             for _ in results:
                 pass
@@ -82,7 +82,20 @@ def compute_features(path, items, given, agreement, model, devices, batch_size=6
         return (Rows(path), *(data[name] for name in ("agreement", "slope", "curvature")))
 
 
-def _write_features(path, values_path, results, shape):
+def _values(path):
+    """What is known of each particle beside its features in `path`."""
+    return path[:-4] + "_neutral.npz"
+
+
+def ids_of(path):
+    """Ids of the particles whose features are in a file; None without one, or where a version made it that did not write them."""
+    if not os.path.exists(_values(path)):
+        return None
+    with np.load(_values(path)) as data:
+        return data.get("ids")
+
+
+def _write_features(path, values_path, results, shape, ids):
     """Stream gradients into `path`; the neutral agreements, written last, say that it is complete."""
     kept: list[tuple] = []
     with rundir.whole_file(path) as file:
@@ -91,7 +104,7 @@ def _write_features(path, values_path, results, shape):
             file.write(gradient.numpy().tobytes())
             kept.append(tuple(value.numpy() for value in values))
     agreement, slope, curvature = (np.concatenate(part) for part in zip(*kept))
-    write_arrays(values_path, agreement=agreement, slope=slope, curvature=curvature)
+    write_arrays(values_path, agreement=agreement, slope=slope, curvature=curvature, ids=ids)
 
 
 def holds_others(path, given):

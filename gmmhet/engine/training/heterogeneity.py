@@ -205,6 +205,7 @@ class Trainer:
             state, kept = load_checkpoint(path, dict(model=self.model.variables, optimizer=self.optimizer.variables,
                                                      averages=self._averages, best=None, poses=None, peak=None))
             self.history, self.best, self.best_weights, self.leading = state["history"], state["best"], kept["best"], state.get("leading")
+            self.model.settings["unblurred"] = state.get("unblurred", False)
             if self.poses:
                 self.poses.change, sigma = kept["poses"]
                 self.poses.assume(sigma)
@@ -291,7 +292,8 @@ class Trainer:
                             dict(model=self.model.variables, optimizer=self.optimizer.variables, best=self.best_weights or [],
                                  averages=self._averages, peak=[self.peak],
                                  poses=[self.poses.change, self.poses.sigma] if self.poses else []),
-                            dict(history=self.history, best=self.best, leading=self.leading))
+                            dict(history=self.history, best=self.best, leading=self.leading,
+                                 unblurred=self.model.settings.get("unblurred", False)))
             self.write_history()
 
     def _exchange(self):

@@ -47,9 +47,10 @@ def told_together(squares, members):
 
 
 def told_by_parts(squares, there):
-    """`told` of six numbers of each part, those of one sharing a variance: squares [6 P], and which of them there are, bool [6 P]."""
+    """`told` of six numbers of each part, those of one sharing a variance: squares [6 P], and which of them there are, bool [6 P]; those
+    that are not are 0."""
     numbers = np.float32(there.reshape(-1, 6).sum(1))
-    mean = tf.reduce_sum(tf.reshape(tf.where(there, squares, 0.0), [-1, 6]), 1) / np.maximum(numbers, 1)
+    mean = tf.reduce_sum(tf.reshape(squares, [-1, 6]), 1) / np.maximum(numbers, 1)
     return tf.reduce_sum(numbers * told(mean))
 
 
@@ -85,8 +86,8 @@ class HeterogeneityModel:
 
     Attributes
     ----------
-    modes : rigid modes of parts and their readers, both [positions, 6 P] (see `networks.parts`), which motion is described by while
-        learning; None without.
+    modes : rigid modes of parts and their readers, both [positions, 6 P] (see `networks.parts`), which faint motion is described by
+        while learning; None without.
     """
 
     def __init__(self, neutral, free, settings, earlier=None):
@@ -239,10 +240,11 @@ class HeterogeneityModel:
         """What it takes to tell the decoder's outputs and the base, in nats.
 
         x = count F v is the mean square v of an output, at latent points [P, own_dim], in errors of estimation after `count` images: F is
-        the Fisher information that an image has of it. Of motion, what each part does as a whole is told first, by six numbers of one
-        variance, from the whole molecule to parts of the size of a neighbourhood (`modes`, see `networks.parts`); what is left by
-        neighbourhoods (`Deformation.neighbourhoods`), each of which has one variance for all its outputs: of where nothing moves hardly
-        anything is left, and what moves together may be small in every single output (see `told_together`). Other outputs cost
+        the Fisher information that an image has of it. Motion is told by neighbourhoods (`Deformation.neighbourhoods`), each of which has
+        one variance for all its outputs: of where nothing moves hardly anything is left, and what moves together may be small in every
+        single output (see `told_together`). Of faint motion, what each part does as a whole is told before, by six numbers of one variance,
+        from the whole molecule to parts of the size of a neighbourhood (`modes`, see `networks.parts`): where motion is not faint, the
+        neutral Gaussians are of a smeared density, and what they do has to bend. Other outputs cost
         ``log(1 + x) / 2`` each (minimum description length; Rissanen 1978), and amplitudes ``D log(1 + count F s) / 2`` more, with s their
         mean square distance from two levels (`Deformation.scatter`): of parts that come and go no more has to be told, of others what they
         are along each of the D latent dimensions. The base is held by the motion (`Deformation.unlike`).

@@ -23,6 +23,7 @@ class Beginning:
     words : str, for the log.
     exact : bool, whether these networks have found the poses to be exact.
     looks : int, at how many resolutions these networks see gradients; 0 without any.
+    unblurred : bool, whether a faint motion of theirs sharpens what it moves.
     """
 
     earlier: "HeterogeneityModel | None" = None
@@ -31,6 +32,7 @@ class Beginning:
     words: str = ""
     exact: bool = False
     looks: int = 0
+    unblurred: bool = True
 
     def given(self, items):
         """Latent points of the stages below, float32 [n_items, given_dim], and their covariances; joined by id and copy.
@@ -131,7 +133,7 @@ def beginning(config, columns, neutral, free):
     if not new:
         _check_networks(config, found.settings)
         return Beginning(found.earlier, os.path.join(folder, rundir.MODEL), folder, "the networks of %s are trained further" % folder,
-                         not found.settings.get("at_rest", False), found.looks)
+                         not found.settings.get("at_rest", False), found.looks, found.settings.get("unblurred", False))
     if len(neutral) != len(found.neutral) or not all(
             np.allclose(a, b, rtol=1e-4)
             for a, b in ((neutral.centers, found.neutral.centers), (neutral.amplitudes, found.neutral.amplitudes))):

@@ -39,9 +39,11 @@ def begin(trainer, given, conformations):
     model.feature_deviation.assign(deviation)
     if not model.kept:
         return None
-    found, columns = _subspaces(trainer, given, conformations), model.deformation.columns
+    (found, modes), columns = _subspaces(trainer, given, conformations), model.deformation.columns
     leading = explains_most(model, found)
     model.begin_in(found, leading)
+    if model.begins_faint and modes is not None:
+        _take_modes(trainer, modes)
     return leading % len(columns) if leading is not None and len(columns) > 1 else None
 
 
@@ -68,16 +70,15 @@ def explains_most(model, subspaces):
 
 def modes_again(trainer, given, conformations):
     """Give a trainer's model, of a run that goes on, the rigid modes that its decoder is described by: as `begin` left them, or anew."""
-    model, path = trainer.model, trainer.run(rundir.WORK, MODES)
-    if not (model.kept and model.deformation.parts[0]):
+    model, path, devices = trainer.model, trainer.run(rundir.WORK, MODES), trainer.devices
+    if not (model.begins_faint and model.deformation.parts[0]):
         return
-    if os.path.exists(path):
+    if devices.ask(devices.is_chief and os.path.exists(path))[0]:
         with np.load(path) as data:
             model.modes = data["modes"], data["reader"]
         return
-    sizes = model.deformation.sizes * model.looks
     number = model.deformation.columns.index("position")
-    nulls = [covariances[number] for covariances in _homogeneous(trainer, given, conformations, sizes)]
+    nulls = [covariances[number] for covariances in _homogeneous(trainer, given, conformations, model.deformation.sizes * model.looks)]
     _take_modes(trainer, _modes(model.deformation, nulls))
 
 
@@ -93,20 +94,20 @@ def _take_modes(trainer, modes):
 
 
 def _subspaces(trainer, given, conformations):
-    """The subspace of every column at every look, of the particles that are learned from against homogeneous images."""
-    model, found = trainer.model, []
+    """The subspace of every column at every look, of the particles that are learned from against homogeneous images; and the rigid modes of
+    parts by all rings, None where none move."""
+    model, found, by_all_rings = trainer.model, [], None
     columns, sizes, ends = model.deformation.columns, model.deformation.sizes * model.looks, model.deformation.parts[1]
     covariances = [*_halves(trainer, sizes), *_homogeneous(trainer, given, conformations, sizes)]
     for number, kept in enumerate(kept_axes(model.settings["subspace"], sizes)):
         part, modes = [covariance[number] for covariance in covariances], None
         if ends and columns[number % len(columns)] == "position":
             modes = _modes(model.deformation, part[2:])
-            if number < len(columns):
-                _take_modes(trainer, modes)
+            by_all_rings = modes if number < len(columns) else by_all_rings
         found.append(find_subspace(part[:2], part[2:], kept, model.own_dim, modes, [6 * end for end in ends] if modes else ()))
         log.info("to first order%s, %s explains %.3g nats a particle (%d axes above the noise)", "" if number < len(columns) else
                  " at %.3g Å" % FIRST_ANGST, columns[number % len(columns)], found[-1].evidence(model.own_dim), found[-1].significant)
-    return found
+    return found, by_all_rings
 
 
 def _halves(trainer, sizes, chunk=512):

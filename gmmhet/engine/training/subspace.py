@@ -47,7 +47,8 @@ def streamed_covariances(chunks, sizes):
 
 @dataclass(frozen=True)
 class Subspace:
-    """Axes w [F, K], the strongest first, and their strength [K]: lambda - 1 on particles that the axis was not found with, at least 0."""
+    """Axes w [F, K], those that were found to be the strongest first (of parts before the others, see `find_subspace`), and their strength
+    [K]: lambda - 1 on particles that the axis was not found with, at least 0."""
 
     axes: np.ndarray
     strength: np.ndarray
@@ -101,7 +102,8 @@ def find_subspace(halves, nulls, kept, dimension=1, modes=None, ends=()):
 
     def among(end):
         return _found([own[:end, :end] for own in own_halves], [own[:end, :end] for own in own_nulls], min(kept, end))
-    best, end = max(((among(end), end) for end in np.cumsum(there)[np.asarray(ends) - 1]), key=lambda pair: pair[0].evidence(dimension))
+    tried = [(among(end), end) for end in np.unique(np.cumsum(there)[np.asarray(ends) - 1]) if end < len(basis)]
+    best, end = max(tried, key=lambda pair: pair[0].evidence(dimension), default=(found, 0))
     if best.evidence(dimension) <= found.evidence(dimension):
         return found
     basis, reader = basis[:, :end], reader[:, :end]
@@ -112,7 +114,7 @@ def find_subspace(halves, nulls, kept, dimension=1, modes=None, ends=()):
     rest = _found([beside(covariance) for covariance in halves], [beside(null) for null in nulls], min(kept, len(basis) - end))
     axes = np.concatenate([basis @ best.axes, rest.axes - basis @ (reader.T @ rest.axes)], 1)
     strength = np.concatenate([best.strength, rest.strength])
-    order = np.argsort(-strength, kind="stable")[:kept]
+    order = np.sort(np.argsort(-strength, kind="stable")[:kept])      # the parts stay first: of many the strongest is the luckiest
     return Subspace(axes[:, order], strength[order])
 
 

@@ -28,7 +28,7 @@ from gmmhet.engine.training.evidence import (
     verdict,
 )
 from gmmhet.engine.training.evidence_page import Page, evidence_figure
-from gmmhet.engine.training.features import Rows, compute_features, holds_others
+from gmmhet.engine.training.features import compute_features, holds_others, ids_of
 from gmmhet.engine.training.heterogeneity import NETWORKS, Trainer, TrainError
 from gmmhet.engine.training.latents import latent_prior, refine_latents, unit_prior
 from gmmhet.engine.training.model import HeterogeneityModel
@@ -102,13 +102,12 @@ def _doubts(group, neutral, resolution_angst):
     return found
 
 
-def _check_count(run, config, items):
-    """Refuse to go on with more or fewer particles than the run began with."""
-    path = run(rundir.WORK, GRADIENTS)
-    begun = len(Rows(path)) // items.copies if os.path.exists(path) else len(items.particles)
-    if begun != len(items.particles):
-        raise ConfigError("--resume: the run in %s began with %d particles, and %s holds %d now: give the particles of then, or another "
-                          "--out" % (run.path, begun, config.ids or config.particles, len(items.particles)))
+def _check_particles(run, config, items):
+    """Refuse to go on with other particles than those that the run began with."""
+    begun = ids_of(run(rundir.WORK, GRADIENTS))
+    if begun is not None and not np.array_equal(begun, items.particles.ids):
+        raise ConfigError("--resume: the run in %s began with %d particles, and %s holds others now (%d): give the particles of then, or "
+                          "another --out" % (run.path, len(begun), config.ids or config.particles, len(items.particles)))
 
 
 def hold_out(count, fraction, seed):
@@ -244,7 +243,7 @@ def train_set(config, run, devices, particles):
     held_out = hold_out(len(particles), config.held_out, config.seed)
     if begins.folder:
         held_out = held_out_of(begins.folder, particles.ids, held_out)
-    _check_count(run, config, items)
+    _check_particles(run, config, items)
     if holds_others(run(rundir.WORK, GRADIENTS), given):
         raise ConfigError("--resume: %s has been trained further since this run began on top of it, and its conformations of the "
                           "particles are others now: choose another --out" % config.continue_from)
@@ -257,9 +256,10 @@ def train_set(config, run, devices, particles):
     likelihood = calibrate(particles, neutral, config.resolution or fitted_resolution, config.mask_diameter, config.seed,
                            config.min_resolution, begins.conformations(given))
     network = NETWORKS[config.preset]
-    settings = dict(network, looks=begins.looks or network["looks"], columns=list(columns), smoothness=config.smoothness,
-                    rigid=config.rigid, at_rest=uncertain, latent_dim=config.latent_dim, latent_noise=config.latent_noise, seed=config.seed,
-                    symmetry=config.symmetry.lower(), whole_unit=not config.region,
+    unblurred = network["unblurred"] and config.objective == "likelihood" and begins.unblurred
+    settings = dict(network, looks=begins.looks or network["looks"], unblurred=unblurred, columns=list(columns),
+                    smoothness=config.smoothness, rigid=config.rigid, at_rest=uncertain, latent_dim=config.latent_dim,
+                    latent_noise=config.latent_noise, seed=config.seed, symmetry=config.symmetry.lower(), whole_unit=not config.region,
                     particles=os.path.abspath(config.particles), likelihood=likelihood.state())
     model = HeterogeneityModel(neutral, free, settings, begins.earlier)
     if begins.weights:
@@ -335,7 +335,7 @@ def _finish(config, run, trainer, given_covariance, doubts):
         resolution_angst=model.likelihood.grid.box * model.pixel_size / model.likelihood.grid.m,
         gaussians=len(model.neutral), free_gaussians=int(model.free.sum()), anchors=model.deformation.anchors, **model.likelihood.figures(),
         warnings=doubts)
-    if model.base is not None and not model.based.numpy():
+    if model.base is not None and not model.based.numpy() and not model.begins_faint:
         log.info("the mixture that moves is the neutral one: held-out particles were not surely better explained with one learned along")
     if trainer.poses:
         summary.update(pose_error_deg=float(np.degrees(trainer.poses.sigma[0])), pose_error_angst=float(trainer.poses.sigma[1]))

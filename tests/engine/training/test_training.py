@@ -119,7 +119,7 @@ def test_a_run_paused_after_preparation_and_each_epoch_and_resumed_ends_like_an_
     assert summary(whole)["held_out_gain"] == pytest.approx(summary(out)["held_out_gain"], rel=1e-3, abs=1e-4)
 
 
-def test_a_run_paused_by_a_version_that_did_not_keep_the_best_gains_nor_modes_of_parts_goes_on_too(small, small_run, tmp_path):
+def test_a_run_paused_by_a_version_that_did_not_keep_the_best_gains_goes_on_too(small, small_run, tmp_path):
     flags = training(small, **QUICK)
     assert gmmhet("train", "--out", tmp_path / "out", *flags, "--pause-after-epoch", 1) == 0
     checkpoint = tmp_path / "out" / rundir.WORK / "checkpoint.npz"
@@ -127,27 +127,47 @@ def test_a_run_paused_by_a_version_that_did_not_keep_the_best_gains_nor_modes_of
         older = {name: data[name] for name in data.files if not name.startswith("peak_")}
         assert len(older) == len(data.files) - 1
     np.savez(checkpoint, **older)
-    modes = tmp_path / "out" / rundir.WORK / MODES
-    with np.load(modes) as data:
-        kept = dict(data)
-    modes.unlink()
     assert gmmhet("train", "--out", tmp_path / "out", *flags, "--resume") == 0
-    with np.load(modes) as data:
-        of_parts, again = (found["modes"] @ found["reader"].T for found in (kept, data))      # of singular vectors the sign is open
-    assert np.trace(of_parts) > 6
-    np.testing.assert_allclose(again, of_parts, atol=0.02 * np.abs(of_parts).max())
     assert same_latents(small_run, tmp_path / "out") < 1e-3
 
 
-def test_a_run_does_not_go_on_with_more_particles_than_it_began_with(small, tmp_path, capfd):
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_faint_motion_goes_on_with_the_parts_that_it_is_described_by(small, tmp_path, monkeypatch, lost):
+    monkeypatch.setattr("gmmhet.engine.training.model.FAINT", np.inf)
+    flags, whole, out = training(small, **dict(QUICK, vary="position")), tmp_path / "whole", tmp_path / "out"
+    assert gmmhet("train", "--out", whole, *flags) == 0
+    assert load_model(whole).begins_faint and load_model(whole).settings["unblurred"]
+    assert gmmhet("train", "--out", out, *flags, "--pause-after-epoch", 1) == 0
+    modes = out / rundir.WORK / MODES
+    with np.load(modes) as data:
+        of_parts = data["modes"] @ data["reader"].T
+    if lost:      # by a version that did not write them
+        modes.unlink()
+    assert gmmhet("train", "--out", out, *flags, "--resume") == 0
+    with np.load(modes) as data:      # of singular vectors the sign is open
+        np.testing.assert_allclose(data["modes"] @ data["reader"].T, of_parts, atol=0.02 * np.abs(of_parts).max())
+    assert np.trace(of_parts) > 6 and same_latents(whole, out) < 1e-3
+    assert gmmhet("train", "--out", tmp_path / "more", *flags, "--continue-from", out) == 0
+    assert (tmp_path / "more" / rundir.WORK / MODES).exists() and load_model(tmp_path / "more").settings["unblurred"]
+
+
+def test_amplitudes_alone_go_on_without_parts(small, tmp_path):
+    flags, out = training(small, **dict(QUICK, vary="amplitude")), tmp_path / "out"
+    assert gmmhet("train", "--out", out, *flags, "--pause-after-epoch", 1) == 0
+    assert gmmhet("train", "--out", out, *flags, "--resume") == 0
+    assert not (out / rundir.WORK / MODES).exists()
+
+
+def test_a_run_does_not_go_on_with_other_particles_than_it_began_with(small, tmp_path, capfd):
     ids, out = tmp_path / "ids.txt", tmp_path / "out"
     ids.write_text("\n".join(str(i) for i in range(1, 41)))
     flags = training(small, **QUICK, ids=ids)
     assert gmmhet("train", "--out", out, *flags, "--pause-after-epoch", 0) == 0
     before = (out / rundir.WORK / GRADIENTS).read_bytes()
-    ids.write_text("\n".join(str(i) for i in range(1, 51)))
-    assert gmmhet("train", "--out", out, *flags, "--resume") == 2
-    assert "began with 40 particles, and %s holds 50 now" % ids in capfd.readouterr().err
+    for first, last in ((1, 51), (2, 42)):
+        ids.write_text("\n".join(str(i) for i in range(first, last)))
+        assert gmmhet("train", "--out", out, *flags, "--resume") == 2
+        assert "began with 40 particles, and %s holds others now (%d)" % (ids, last - first) in capfd.readouterr().err
     assert (out / rundir.WORK / GRADIENTS).read_bytes() == before
 
 
