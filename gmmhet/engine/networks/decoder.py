@@ -127,8 +127,8 @@ class Deformation:
         return split(self._centers.numpy()[self.free].astype(float), NEIGHBOURHOOD * self._smoothness_angst)
 
     def rigid_modes(self, information):
-        """Modes of these parts and their readers, both [positions, 6 P] (see `networks.parts.rigid_modes`), of motions whose Fisher
-        information is [positions, positions]."""
+        """Modes of these parts, their readers and whose they are (see `networks.parts.rigid_modes`), of motions whose Fisher information is
+        [positions, positions]."""
         free = self.free
         return rigid_modes(information, self.weights["position"].numpy()[free].astype(float), self._centers.numpy()[free].astype(float),
                            self.parts[0])

@@ -46,6 +46,12 @@ def rigid_motions(points):
     return np.concatenate([np.tile(np.eye(3), (len(points), 1, 1)), np.cross(np.eye(3), arm[:, None]).transpose(0, 2, 1)], 2)
 
 
+def ridged(information, share):
+    """A matrix [F, F] with a share of its diagonal, and next to nothing of its largest value, added to the diagonal."""
+    diagonal = np.diag(information)
+    return information + np.diag(share * diagonal + TINY * diagonal.max())
+
+
 def rigid_modes(information, weights, points, parts):
     """What of a motion each part makes as a whole, beside what the larger ones make, in errors of estimation.
 
@@ -54,20 +60,23 @@ def rigid_modes(information, weights, points, parts):
 
     Returns
     -------
-    modes [3 M, 6 P], six of each of P parts, 0 where a part has fewer; and what reads them off, [3 M, 6 P]: ``u ~ modes (reader^T u)``.
+    modes [3 M, K], at most six of each part; what reads them off, [3 M, K], so that ``u ~ modes (reader^T u)``; and the number of each
+    mode's part, int [K], which never falls.
     """
-    diagonal = np.diag(information)
-    known = information + np.diag(RIDGE * diagonal + TINY * diagonal.max())
-    root = np.linalg.cholesky(known).T
-    size, anchors = len(known), weights.shape[1]
+    root = np.linalg.cholesky(ridged(information, RIDGE)).T
+    size, anchors = len(root), weights.shape[1]
     back = np.linalg.solve(weights.T @ weights + BLUNT * np.eye(anchors), weights.T)
     found = np.zeros((size, 6 * len(parts)))
+    owner: list[int] = []
     for number, part in enumerate(parts):
         moved = root @ np.einsum("mn,nck->mck", back[:, part], rigid_motions(points[part])).reshape(size, 6)
         moved /= np.maximum(np.linalg.norm(moved, axis=0), 1e-12)
-        before = found[:, :6 * number]
+        before = found[:, :len(owner)]
         for _ in range(2):       # once more for what rounding left
             moved = moved - before @ (before.T @ moved)
         left, strength, _ = np.linalg.svd(moved, full_matrices=False)
-        found[:, 6 * number:6 * number + left.shape[1]] = left * (strength > LEAST_LEFT)
-    return np.linalg.solve(root, found), root.T @ found
+        own = left[:, strength > LEAST_LEFT]
+        found[:, len(owner):len(owner) + own.shape[1]] = own
+        owner += [number] * own.shape[1]
+    found = found[:, :len(owner)]
+    return np.linalg.solve(root, found), root.T @ found, np.array(owner)

@@ -46,14 +46,6 @@ def told_together(squares, members):
     return squares.shape[1] * tf.reduce_sum(size * told(mean))
 
 
-def told_by_parts(squares, there):
-    """`told` of six numbers of each part, those of one sharing a variance: squares [6 P], and which of them there are, bool [6 P]; those
-    that are not are 0."""
-    numbers = np.float32(there.reshape(-1, 6).sum(1))
-    mean = tf.reduce_sum(tf.reshape(squares, [-1, 6]), 1) / np.maximum(numbers, 1)
-    return tf.reduce_sum(numbers * told(mean))
-
-
 class HeterogeneityModel:
     """Everything that turns an image's gradient into a latent point, and a latent point into a mixture.
 
@@ -80,13 +72,13 @@ class HeterogeneityModel:
         what a nat of it costs while learning, 0 for nothing (see `description`); draws is how many of z training takes in its second part
         (see `training.bound`); looks, at how many resolutions the encoder sees gradients (see `training.features`): 1, 2, or 0 for 2 where
         training goes finer than FIRST_ANGST and the encoder is given axes; base, whether the mixture that moves is learned too, where
-        positions vary; averaged, whether running averages of the weights are what counts; unblurred, whether the mixture of a faint motion
-        is sharpened by what it blurs.
+        positions vary; averaged, whether running averages of the weights are what counts; unblurred, whether the mixture that moves is
+        sharpened by what the motion blurs, which `begin_in` keeps for faint motion alone.
     earlier : HeterogeneityModel of the same neutral mixture, or None.
 
     Attributes
     ----------
-    modes : rigid modes of parts and their readers, both [positions, 6 P] (see `networks.parts`), which faint motion is described by
+    modes : rigid modes of parts, their readers and whose they are (see `networks.parts.rigid_modes`), by which faint motion is described
         while learning; None without.
     """
 
@@ -223,7 +215,8 @@ class HeterogeneityModel:
 
     @property
     def _unblurred(self):
-        """Changes of width [N, 4] that take out of the neutral mixture the blur that the motion itself makes, where that is faint.
+        """Changes of width [N, 4] that take out of the neutral mixture the blur that the motion itself makes, where that is faint (see
+        `begin_in`).
 
         A Gaussian of variance s^2 that moves by d is seen, to second order, with s^2 + <d^2>/3 along each axis, and what is seen is the
         neutral one. As a learned change that would have to be told for every Gaussian, which a faint motion is not worth; a motion that
@@ -234,7 +227,7 @@ class HeterogeneityModel:
         ends = np.sqrt(self.own_dim) * np.concatenate([np.eye(self.own_dim), -np.eye(self.own_dim)])
         centers = self.deformation.apply(self._said(tf.constant(ends, tf.float32)))[0]
         blur = tf.reduce_sum(tf.math.reduce_variance(centers, 0), 1) / 3
-        return self.faint * tf.pad(-tf.math.log1p(blur / self.neutral.widths**2)[:, None] / (2 * BASE_WIDTH_UNIT), [[0, 0], [3, 0]])
+        return tf.pad(-tf.math.log1p(blur / self.neutral.widths**2)[:, None] / (2 * BASE_WIDTH_UNIT), [[0, 0], [3, 0]])
 
     def description(self, points, count):
         """What it takes to tell the decoder's outputs and the base, in nats.
@@ -255,10 +248,10 @@ class HeterogeneityModel:
         cost = 0.0
         for name, known, said in columns:
             if name == "position" and self.modes is not None:
-                modes, reader = self.modes
+                modes, reader, owner = self.modes
                 of_parts = tf.matmul(said, reader)
                 said -= tf.matmul(of_parts, modes, transpose_b=True)
-                cost += told_by_parts(count * tf.reduce_mean(of_parts**2, 0), np.any(modes, 0))
+                cost += told_together(count * tf.reduce_mean(of_parts**2, 0)[:, None], np.float32(owner[:, None] == np.unique(owner)))
             square = tf.reduce_mean(said**2, 0)
             if name == "position":
                 cost += told_together(tf.reshape(known * square, [deformation.motions.shape[0], -1]), deformation.motions)
@@ -284,7 +277,7 @@ class HeterogeneityModel:
         The encoder sees the features along the axes of every subspace, scaled to what part of each axis is no noise, and begins with the
         linear answer of the one that leads. Where that is of positions, so does the decoder, and the networks at first add nothing;
         amplitudes have levels, between which a line passes. Motion that explains less than FAINT nats a particle is marked so, for the
-        trainer.
+        trainer, and is the only one that sharpens what it moves.
 
         Parameters
         ----------
@@ -316,6 +309,7 @@ class HeterogeneityModel:
             row, column = row + size, column + kept
         self.axes.assign(axes)
         self.straight.assign(straight)
+        self.settings["unblurred"] = bool(self.settings.get("unblurred")) and self.begins_faint
 
     @property
     def linear(self):

@@ -75,7 +75,7 @@ def modes_again(trainer, given, conformations):
         return
     if devices.ask(devices.is_chief and os.path.exists(path))[0]:
         with np.load(path) as data:
-            model.modes = data["modes"], data["reader"]
+            model.modes = data["modes"], data["reader"], data["owner"]
         return
     number = model.deformation.columns.index("position")
     nulls = [covariances[number] for covariances in _homogeneous(trainer, given, conformations, model.deformation.sizes * model.looks)]
@@ -83,14 +83,14 @@ def modes_again(trainer, given, conformations):
 
 
 def _modes(deformation, nulls):
-    """Rigid modes of parts and their readers where noise alone has these covariances, which are the Fisher information."""
+    """Rigid modes of parts (see `Deformation.rigid_modes`) where noise alone has these covariances, which are the Fisher information."""
     return deformation.rigid_modes(0.5 * (nulls[0] + nulls[1]))
 
 
 def _take_modes(trainer, modes):
-    trainer.model.modes = tuple(np.float32(part) for part in modes)
+    modes, reader, owner = trainer.model.modes = np.float32(modes[0]), np.float32(modes[1]), modes[2]
     if trainer.devices.is_chief:
-        write_arrays(trainer.run(rundir.WORK, MODES), modes=trainer.model.modes[0], reader=trainer.model.modes[1])
+        write_arrays(trainer.run(rundir.WORK, MODES), modes=modes, reader=reader, owner=owner)
 
 
 def _subspaces(trainer, given, conformations):
@@ -104,7 +104,7 @@ def _subspaces(trainer, given, conformations):
         if ends and columns[number % len(columns)] == "position":
             modes = _modes(model.deformation, part[2:])
             by_all_rings = modes if number < len(columns) else by_all_rings
-        found.append(find_subspace(part[:2], part[2:], kept, model.own_dim, modes, [6 * end for end in ends] if modes else ()))
+        found.append(find_subspace(part[:2], part[2:], kept, model.own_dim, modes, ends))
         log.info("to first order%s, %s explains %.3g nats a particle (%d axes above the noise)", "" if number < len(columns) else
                  " at %.3g Å" % FIRST_ANGST, columns[number % len(columns)], found[-1].evidence(model.own_dim), found[-1].significant)
     return found, by_all_rings

@@ -24,11 +24,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import eigh
 
+from gmmhet.engine.networks.parts import ridged
+
 #: with more outputs of one kind than this the covariances are too large, and features are only standardised; axes that the encoder is given
 MOST_COLUMNS, KEPT = 4096, 256
-#: part of the diagonal that is added to C0, which holds back directions that hardly show, and of its largest value; axes of less strength
-#: are noise
-RIDGE, TINY, LEAST_STRENGTH = 0.3, 1e-9, 0.2
+#: part of the diagonal that is added to C0, which holds back directions that hardly show; axes of less strength are noise
+RIDGE, LEAST_STRENGTH = 0.3, 0.2
 #: columns without strength come to the encoder this small
 FLOOR = 0.2
 
@@ -79,15 +80,15 @@ def find_subspace(halves, nulls, kept, dimension=1, modes=None, ends=()):
     """The subspace of the particles against homogeneous images.
 
     Where rigid modes of parts are given, its first axes are motions of the larger parts alone, of as many as explain most, wherever that is
-    more than axes explain that may be anything; the others are then what is left beside those. Of few dimensions more can be told.
+    more than axes explain that may be anything; the others are then what is left beside those.
 
     Parameters
     ----------
     halves, nulls : covariances [F, F], two of independent halves of the particles, and two of homogeneous images.
     kept : int, axes.
     dimension : int, how many axes count in that.
-    modes : modes and their readers, both [F, K] (see `networks.parts.rigid_modes`), or None.
-    ends : sequence of int, how many of the modes may be taken.
+    modes : modes [F, K], their readers and whose they are (see `networks.parts.rigid_modes`), or None.
+    ends : sequence of int, how many parts may be taken, from the first.
 
     Returns
     -------
@@ -96,13 +97,12 @@ def find_subspace(halves, nulls, kept, dimension=1, modes=None, ends=()):
     found = _found(halves, nulls, kept)
     if modes is None:
         return found
-    there = np.any(modes[0], 0)
-    basis, reader = (part[:, there] for part in modes)
+    basis, reader, owner = modes
     own_halves, own_nulls = ([basis.T @ covariance @ basis for covariance in part] for part in (halves, nulls))
 
     def among(end):
         return _found([own[:end, :end] for own in own_halves], [own[:end, :end] for own in own_nulls], min(kept, end))
-    tried = [(among(end), end) for end in np.unique(np.cumsum(there)[np.asarray(ends) - 1]) if end < len(basis)]
+    tried = [(among(end), end) for end in np.unique(np.searchsorted(owner, ends)) if end < len(basis)]
     best, end = max(tried, key=lambda pair: pair[0].evidence(dimension), default=(found, 0))
     if best.evidence(dimension) <= found.evidence(dimension):
         return found
@@ -123,9 +123,7 @@ def _found(halves, nulls, kept):
     size = len(nulls[0])
 
     def axes(covariance, null):
-        diagonal = np.diag(null)
-        ridge = np.diag(RIDGE * diagonal + TINY * diagonal.max())
-        found = eigh(covariance, null + ridge, subset_by_index=(size - kept, size - 1))[1][:, ::-1]
+        found = eigh(covariance, ridged(null, RIDGE), subset_by_index=(size - kept, size - 1))[1][:, ::-1]
         return found / np.sqrt(np.sum(found * (null @ found), 0))
 
     def ratio(found, covariance, null):

@@ -228,7 +228,8 @@ def test_a_base_that_follows_noise_does_not_count_against_columns():
 @pytest.mark.parametrize("more,kept", [([0.1, 0.1, 0.1, 0.2], True), ([0.3, -0.3, 0.3, -0.1], False), ([-0.1, -0.1, -0.2, -0.1], False)])
 def test_the_base_counts_where_held_out_particles_are_surely_better_with_it(more, kept):
     trainer, alone = object.__new__(Trainer), np.array([1.0, 2.0, 3.0, 4.0])
-    trainer.model, trainer.leading, trainer.config, trainer.agreement = untrained(), None, SimpleNamespace(epochs=10), LIKELIHOOD
+    trainer.model, trainer.leading, trainer.agreement = untrained(unblurred=False), None, LIKELIHOOD
+    trainer.config = SimpleNamespace(epochs=10)
     trainer.model.base.assign(tf.ones_like(trainer.model.base))
     trainer._held_out_gains = lambda: alone + np.array(more) * np.any(trainer.model.own_base.numpy())
     np.testing.assert_array_equal(trainer._with_or_without_base(), alone + np.array(more) * kept)
@@ -309,7 +310,7 @@ def test_what_parts_do_as_a_whole_is_told_before_what_is_left():
         model.ahead.assign(np.pad(0.3 * u[None] / np.linalg.norm(u), ((0, 2), (0, 0))))
         model.modes = None
         cost.append([float(model.description(points, 1000))])
-        model.modes = modes[0].astype(np.float32), modes[1].astype(np.float32)
+        model.modes = modes[0].astype(np.float32), modes[1].astype(np.float32), modes[2]
         cost[-1].append(float(model.description(points, 1000)))
     square = float(np.mean((np.sqrt(1.1) * 0.3 * points.numpy()[:, 0]) ** 2))
     assert cost[0][1] == pytest.approx(3 * float(told(tf.constant(1000 * square / 6))), rel=0.02)
@@ -319,19 +320,21 @@ def test_what_parts_do_as_a_whole_is_told_before_what_is_left():
 def test_the_mixture_of_a_faint_motion_is_narrower_by_what_the_motion_blurs():
     model = untrained(columns=["position"], smoothness=10.0, at_rest=False)
     rng = np.random.default_rng(7)
-    model.led.assign(1.0)
+    model.begin_in(subspaces(model, (1.0, 0.5)), 0)      # faint
     model.ahead.assign(0.1 * rng.normal(size=model.ahead.shape))
     z = tf.constant(rng.normal(size=(20000, 3)), tf.float32)
     neutral = model.neutral
-    assert np.all(model.decode(z[:5])[2] == neutral.widths)      # it is for faint motion alone
-    model.faint.assign(1.0)
     centers, _, widths = model.decode(z)
     blur = centers.var(0).sum(1) / 3
     assert 0.2 < blur.mean() < 3
     np.testing.assert_allclose(widths[0] ** 2 + blur, neutral.widths**2, rtol=0.01)      # so on average it looks like the neutral one
     model.pace = np.stack([np.tile(np.linspace(-1, 1, 11), (3, 1)), np.tile(np.linspace(-3, 3, 11), (3, 1))]).astype(np.float32)
     np.testing.assert_array_equal(model.decode(z[:5])[2], widths[:5])      # whatever the scales of z are
-    assert np.all(untrained(columns=["position"], unblurred=False).decode(z[:1])[2] == neutral.widths)
+    for strength, settings in ((1.0, dict(unblurred=False)), (5.0, {})):      # it is for faint motion alone
+        model = untrained(columns=["position"], smoothness=10.0, at_rest=False, **settings)
+        model.begin_in(subspaces(model, (strength, 0.5)), 0)
+        assert model.begins_faint == (strength < 5) and not model.settings["unblurred"]
+        assert np.ptp(model.decode(z[:20])[0], 0).max() > 0.1 and np.all(model.decode(z[:1])[2] == neutral.widths)
 
 
 def shared(squares, members):
