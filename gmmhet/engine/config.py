@@ -17,6 +17,8 @@ COLUMNS = ("amplitude", "position", "width")
 
 #: a training to a finer resolution begins with the rings up to this one, Å
 FIRST_ANGST = 12.0
+#: most particles of a half set that the network of the other judges
+MOST_JUDGED = 5000
 #: target resolution of a fit where none is given, in pixels (the Nyquist limit is 2), and the Gaussians that are enough then
 DEFAULT_RESOLUTION_PX, MOST_BY_DEFAULT = 2.05, 8192
 
@@ -136,8 +138,9 @@ class TrainConfig(Common):
     null: bool = param(False, "Also train in the same way on homogeneous images, simulated as they are read (nothing goes to the disk) "
                        "with the particles' own orientations, CTF, noise and density scale: the motion and the gain that it finds are "
                        "spurious. Takes as long again.", label="Null control")
-    half_sets: bool = param(False, "Also train one network on each half set (rlnRandomSubset where known, else random halves), and ask "
-                            "whether the two agree on what each particle does. Takes as long again.", label="Half-set control")
+    half_sets: bool = param(False, "Also train one network on each half set (rlnRandomSubset where known, else random halves), ask "
+                            "whether the two agree on what each particle does, and let each judge the other's particles: up to %s, more "
+                            "than are held out. Takes as long again." % "{:,}".format(2 * MOST_JUDGED), label="Half-set control")
     resolution: float = param(0.0, "Target resolution; 0 takes the neutral model's. Where it is finer than %g Å, training begins at "
                               "that." % FIRST_ANGST, low=0.0, high=200.0, unit="Å")
     min_resolution: float = param(0.0, "Ignore details coarser than this; 0 uses all. It must be coarser than the target resolution.",

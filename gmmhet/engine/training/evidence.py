@@ -320,10 +320,7 @@ def verdict(found):
     -------
     str
     """
-    low, high = found["held_out_evidence_interval"]
-    gain = "on particles that the networks never saw, the evidence over %s is %.3g nats a particle (95 %% interval %.3g to %.3g)" % (
-        found.get("evidence_over", "a single model"), found["held_out_evidence"], low, high)
-    grounds = [(low > 0, gain, gain + ", which does not exceed 0")]
+    grounds = [_gain_ground(found)]
     if "null" in found:
         grounds.append(_null_ground(found))
     if "half_sets" in found:
@@ -349,11 +346,28 @@ def pose_blur(neutral, sigma_angle, sigma_shift):
     return float(np.sqrt(sigma_shift**2 + sigma_angle**2 * radius * 2 / 3))
 
 
+def _judged(found):
+    """What says how much is gained on unseen particles: the training itself, and its half sets where they judged each other."""
+    return [found, *(part for part in [found.get("half_sets", {})] if "judged" in part)]
+
+
+def _gain_ground(found):
+    """Whether unseen particles are better explained, by the training or by its half sets, and the words for either case."""
+    gain = "on particles that the networks never saw, the evidence over %s is %.3g nats a particle (95 %% interval %.3g to %.3g)" % (
+        found.get("evidence_over", "a single model"), found["held_out_evidence"], *found["held_out_evidence_interval"])
+    for half in _judged(found)[1:]:
+        gain += " and, of %s particles by the network of the other half set, %.3g (%.3g to %.3g)" % (
+            "{:,}".format(half["judged"]), half["held_out_evidence"], *half["held_out_evidence_interval"])
+    holds = any(part["held_out_evidence_interval"][0] > 0 for part in _judged(found))
+    alone = found["held_out_evidence"] > 0 and not {"half_sets", "evidence_over"} & set(found)
+    return holds, gain, gain + ", which does not exceed 0" + alone * " (with --half-sets all particles judge)"
+
+
 def _null_ground(found):
     """Whether the null run moves and gains little enough, and the words for either case."""
     null = found["null"]
     still = null["share_of_motion"] is None or null["share_of_motion"] <= MOST_SPURIOUS
-    apart = found["held_out_evidence_interval"][0] > null["held_out_evidence_interval"][1]
+    apart = max(part["held_out_evidence_interval"][0] for part in _judged(found)) > null["held_out_evidence_interval"][1]
     moved = "" if null["share_of_motion"] is None else "move by %.2g Å (%.2g %% of %.3g Å) and " % (
         null["motion_rms_angst"], 100 * null["share_of_motion"], found["motion_rms_angst"])
     words = "homogeneous images treated alike %sgain %.2g nats (%.2g to %.2g)" % (

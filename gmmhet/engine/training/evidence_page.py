@@ -72,7 +72,8 @@ def draw_history(axes, path, found):
 
 
 def draw_gain(axes, gain, found):
-    """Histogram of the held-out particles' evidence, with its mean and interval, and the landscape's weight."""
+    """Histogram of the held-out particles' evidence, with its mean and interval, and the landscape's weight; beside it what networks of the
+    half sets gain on each other's particles."""
     mean, interval = found["held_out_evidence"], found["held_out_evidence_interval"]
     low, high = np.quantile(gain, [0.005, 0.995])
     if not np.ptp(gain):
@@ -80,14 +81,25 @@ def draw_gain(axes, gain, found):
     axes.hist(np.clip(gain, low, high), bins=np.linspace(low, high, int(np.clip(np.sqrt(len(gain)), 10, 50))), color=REAL, alpha=0.35)
     axes.axvline(0, color=FAINT, linewidth=0.9, linestyle="--")
     top = axes.get_ylim()[1]
-    tells = FOR if interval[0] > 0 else AGAINST
-    axes.errorbar(mean, 1.06 * top, xerr=[[max(mean - interval[0], 0)], [max(interval[1] - mean, 0)]], fmt="o", color=tells, markersize=4,
-                  capsize=4, linewidth=1.6)
-    axes.set_ylim(0, 1.45 * top)
+
+    def bar(mean, interval, place, **marker):
+        """Mean and interval at `place` of the highest bin; the colour that says which way they tell."""
+        tells = FOR if interval[0] > 0 else AGAINST
+        axes.errorbar(mean, place * top, xerr=[[max(mean - interval[0], 0)], [max(interval[1] - mean, 0)]], fmt="o", color=tells,
+                      markersize=4, capsize=4, linewidth=1.6, **marker)
+        return tells
+    tells = bar(mean, interval, 1.06)
+    half = found.get("half_sets", {})
+    axes.set_ylim(0, (1.75 if "judged" in half else 1.45) * top)
     axes.text(0.98, 0.98, "mean %.3g nats\n%.3g to %.3g (95 %%)" % (mean, *interval), transform=axes.transAxes, ha="right", va="top",
               fontsize=9, color=tells, fontweight="bold")
     axes.text(0.98, 0.85, "weight of the landscape %.2f" % found["landscape_weight"], transform=axes.transAxes, ha="right", va="top",
               fontsize=8.5, color=INK)
+    if "judged" in half:
+        bar(half["held_out_evidence"], half["held_out_evidence_interval"], 1.15, markerfacecolor=PAPER)
+        axes.text(0.98, 0.78, "half sets of each other (○)\n%.3g (%.3g to %.3g)" % (
+            half["held_out_evidence"], *half["held_out_evidence_interval"]), transform=axes.transAxes, ha="right", va="top",
+            fontsize=8.5, color=INK)
     plain(axes, "Evidence of each held-out particle",
           "\n".join(textwrap.wrap("Over %s (nats)" % found.get("evidence_over", "a single model"), 44)), "Particles")
 

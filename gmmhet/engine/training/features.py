@@ -24,9 +24,9 @@ from gmmhet.engine.training.pose_errors import pose_function
 ASKED = 1000
 
 
-def gradient_function(agreement, model):
-    """A function: images, rotation, shift, ctf, given to features [B, copies, gradients + given_dim], agreement before this stage [B], its
-    slope [B, 5] and curvature [B, 5, 5] by a change of pose (see `pose_errors`; nothing, [B, 0], where poses are taken as exact).
+def gradient_function(agreement, model, posed=False):
+    """A function: images, rotation, shift, ctf, given to features [B, copies, gradients + given_dim], agreement before this stage [B], and
+    where it is asked to (`posed`) its slope [B, 5] and curvature [B, 5, 5] by a change of pose (see `pose_errors`; else nothing, [B, 0]).
 
     `given` [B, copies, given_dim] are latent points of the earlier stages. The gradient with respect to the decoder's outputs at 0 is the
     per-Gaussian gradient carried through the deformation's chain rule, so it is already summed over neighbours that move together, and
@@ -47,7 +47,7 @@ def gradient_function(agreement, model):
                       for look, (data, transfer) in zip(looks, seen)]
         by_output = [tf.reshape(tape.gradient(value, u), [-1, model.copies, model.deformation.outputs]) for value in values]
         nothing = tf.zeros([tf.shape(images)[0], 0])
-        pose = by_pose(*seen[0], rotation, shift, mixture) if model.settings.get("at_rest") else (nothing, nothing)
+        pose = by_pose(*seen[0], rotation, shift, mixture) if posed else (nothing, nothing)
         return tf.concat([*by_output, given], 2), values[0], *pose
     return gradients
 
@@ -68,7 +68,7 @@ def compute_features(path, items, given, agreement, model, devices, batch_size=6
     """
     values_path = _values(path)
     if not devices.ask(devices.is_chief and os.path.exists(values_path))[0]:
-        gradients = devices.compiled(gradient_function(agreement, model))
+        gradients = devices.compiled(gradient_function(agreement, model, bool(model.settings.get("at_rest"))))
         count = len(items.particles)
         batches = prefetched(items, np.arange(count), batch_size, given, devices.own)
         results = (gradients(len(chosen), *batch) for chosen, batch in progress(batches, -(-count // batch_size), "gradients"))

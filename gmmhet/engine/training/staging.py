@@ -78,9 +78,20 @@ def _check_run(folder):
         raise ConfigError("--continue-from: " + problem)
 
 
+def held_out_before(folder, ids, otherwise):
+    """Which particles (by id) the networks of a run have not learned from, bool [n]: of those that it had, and those that it went on from,
+    what they held out; of other particles `otherwise`, bool [n]."""
+    earlier: dict[int, bool] = {}
+    while folder:
+        with np.load(os.path.join(folder, rundir.LATENTS)) as data:
+            earlier = {**dict(zip(data["id"].tolist(), data["held_out"].tolist())), **earlier}
+        folder = rundir.read_json(os.path.join(folder, rundir.CONFIG)).get("continue_from", "")
+        folder = folder if os.path.exists(os.path.join(folder, rundir.LATENTS)) else ""
+    return np.array([earlier.get(i, other) for i, other in zip(ids.tolist(), otherwise.tolist())], bool)
+
+
 def held_out_of(folder, ids, otherwise):
-    """Which particles (by id) a run holds out that goes on from another: of those that the other had, and those that it went on from, what
-    they held out; of other particles those of `otherwise`, bool [n].
+    """Which particles (by id) a run holds out that goes on from another (see `held_out_before`).
 
     Raises
     ------
@@ -88,14 +99,7 @@ def held_out_of(folder, ids, otherwise):
         when none is left to judge by, or none to learn from.
     """
     _check_run(folder)
-    earlier: dict[int, bool] = {}
-    before = folder
-    while before:
-        with np.load(os.path.join(before, rundir.LATENTS)) as data:
-            earlier = {**dict(zip(data["id"].tolist(), data["held_out"].tolist())), **earlier}
-        before = rundir.read_json(os.path.join(before, rundir.CONFIG)).get("continue_from", "")
-        before = before if os.path.exists(os.path.join(before, rundir.LATENTS)) else ""
-    held = np.array([earlier.get(i, other) for i, other in zip(ids.tolist(), otherwise.tolist())], bool)
+    held = held_out_before(folder, ids, otherwise)
     if held.all() or not held.any():
         raise ConfigError("--continue-from %s held out %s of %d particles that this run would train on, and it needs some that were held "
                           "out, to judge by, and others to learn from: give --ids with both (held_out in its %s says which is "

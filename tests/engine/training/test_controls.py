@@ -8,14 +8,17 @@ from commands import QUICK, gmmhet, training
 from mixed_set import AMPLITUDES, CENTERS, WIDTHS, exact_image, write_mixed
 
 from gmmhet.engine import rundir
-from gmmhet.engine.config import ConfigError
+from gmmhet.engine.config import ConfigError, TrainConfig, from_dict
 from gmmhet.engine.gmm.mixture import Mixture
 from gmmhet.engine.io.particles import read_particles
 from gmmhet.engine.training import train as stage
+from gmmhet.engine.training.batches import Items
 from gmmhet.engine.training.calibrate import calibrate
-from gmmhet.engine.training.controls import half_sets
+from gmmhet.engine.training.controls import half_sets, latent_points
+from gmmhet.engine.training.devices import find_devices
 from gmmhet.engine.training.evidence import LEAST_AGREEMENT
 from gmmhet.engine.training.homogeneous import HomogeneousParticles
+from gmmhet.engine.training.model import load_model
 
 MIXTURE = Mixture(CENTERS.astype(np.float32), AMPLITUDES.astype(np.float32), WIDTHS.astype(np.float32))
 
@@ -110,12 +113,25 @@ def test_one_call_trains_the_controls_and_reports_them(controlled):
     assert ("networks trained on the two half sets" in found["verdict"]) == (supported or not agree)
     assert "half sets: correlation of the particles' displacements" in (out / rundir.LOG).read_text()
     assert halves["particles"] == [60, 60] and halves["compared"] == 120 and len(halves["canonical_correlations"]) == 2
+    low, high = halves["held_out_evidence_interval"]
+    assert halves["judged"] == 120 and low <= halves["held_out_evidence"] <= high and 0 <= halves["landscape_weight"] <= 1
     assert -1 <= halves["displacement_correlation"] <= 1 and abs(halves["shuffled"][0]) < 0.3
     ids = [set(np.load(out / name / rundir.LATENTS)["id"].tolist()) for name in rundir.HALF_SETS]
     assert len(ids[0]) == len(ids[1]) == 60 and not ids[0] & ids[1]
     assert all((out / name / rundir.EVIDENCE).exists() for name in ("", rundir.NULL, *rundir.HALF_SETS))
     assert found["verdict"] in (out / rundir.LOG).read_text() and "null control: spurious motion" in (out / rundir.LOG).read_text()
     assert not [path for path in (out / rundir.NULL).rglob("*.mrcs")]
+
+
+def test_a_half_set_s_network_finds_of_its_own_particles_what_it_found_in_training(small, controlled):
+    folder = controlled / rundir.HALF_SETS[0]
+    model, kept = load_model(str(folder)).as_trained(), np.load(folder / rundir.LATENTS)
+    particles = read_particles(str(small / "set" / "particles.star"))
+    items = Items(particles.select(particles.rows_of(kept["id"])))
+    config = from_dict(TrainConfig, rundir.read_json(folder / rundir.CONFIG))
+    found = latent_points(model, str(folder), summary(folder), items, config, find_devices())
+    for name in ("evidence", "neutral_evidence", "static_evidence"):
+        np.testing.assert_allclose(found[name], kept[name], atol=0.02 * kept[name].std())
 
 
 def test_controls_are_added_to_a_finished_run_which_itself_stays_as_it_is(small, tmp_path):

@@ -287,6 +287,30 @@ def test_one_ground_against_is_enough_and_is_the_reason_given(change, because):
     assert told.startswith("Heterogeneity not supported: ") and told.endswith(because)
 
 
+JUDGED = dict(AGREE, judged=4000, held_out_evidence=0.04, held_out_evidence_interval=[0.01, 0.07])
+FAINT = dict(SUPPORTED, held_out_evidence=0.03, held_out_evidence_interval=[-0.05, 0.11])
+
+
+def test_half_sets_that_gain_on_each_other_support_what_too_few_held_out_particles_cannot():
+    still = dict(STILL, held_out_evidence_interval=[0.0, 0.0])
+    told = verdict(dict(FAINT, null=still, half_sets=JUDGED))
+    assert told.startswith("Heterogeneity supported: ") and (
+        "is 0.03 nats a particle (95 % interval -0.05 to 0.11) and, of 4,000 particles by the network of the other half set, 0.04 (0.01 to "
+        "0.07); homogeneous images") in told
+    unsure = dict(JUDGED, held_out_evidence_interval=[-0.01, 0.07])
+    for change in (dict(half_sets=unsure), dict(half_sets=AGREE), dict(half_sets=dict(JUDGED, displacement_correlation=0)),
+                   dict(null=dict(STILL, held_out_evidence_interval=[0.0, 0.02]))):
+        assert verdict({**FAINT, "null": still, "half_sets": JUDGED, **change}).startswith("Heterogeneity not supported: ")
+    assert verdict(dict(SUPPORTED, half_sets=unsure)).startswith("Heterogeneity supported")
+
+
+@pytest.mark.parametrize("change,advised", [(dict(), True), (dict(held_out_evidence=0.0), False), (dict(half_sets=JUDGED), False),
+                                            (dict(evidence_over="the earlier stage alone"), False)])
+def test_a_gain_of_which_held_out_particles_are_not_sure_is_told_how_more_of_them_judge(change, advised):
+    told = verdict(dict(FAINT, **change))
+    assert told.endswith("(95 % interval -0.05 to 0.11), which does not exceed 0 (with --half-sets all particles judge).") == advised
+
+
 def test_where_nothing_may_move_the_null_is_judged_by_its_evidence_alone():
     told = verdict(dict(SUPPORTED, null=dict(STILL, share_of_motion=None)))
     assert told.endswith("; homogeneous images treated alike gain 0 nats (-0.1 to 0.1).")

@@ -41,7 +41,9 @@ def test_the_page_says_the_verdict_and_the_figures_of_every_control(page):
                      "R² 0.300; chance reaches 0.010", "R² 0.000; chance reaches 0.002", "0.02 Å: 1 % of that", "same particle: 0.80",
                      "1,000 particles, 100 of them held out"):
         assert expected in told
-    assert "not run" not in told
+    assert "not run" not in told and "of each other" not in told
+    judged = dict(HALVES, judged=900, held_out_evidence=1.8, held_out_evidence_interval=[1.6, 2.0])
+    assert "half sets of each other (○)\n1.8 (1.6 to 2)" in words(dict(FOUND, half_sets=judged), page)
 
 
 def test_the_page_says_what_warnings_say_and_what_the_evidence_is_over(page):

@@ -222,6 +222,7 @@ def test_controls_of_a_second_stage_start_from_the_first_stage_s_conformations(m
     found = summary(tmp_path / "out")
     assert found["null"]["held_out_evidence"] < 0.2 * found["held_out_evidence"] and len(found["half_sets"]["canonical_correlations"]) == 2
     one, null = latents(mixed / "one"), latents(tmp_path / "out" / rundir.NULL)
+    assert found["half_sets"]["judged"] == np.isin(null["id"], one["id"][one["held_out"]]).sum() < found["half_sets"]["compared"]
     np.testing.assert_array_equal(null["z"][:, :4], one["z"][np.searchsorted(one["id"], null["id"])])
     assert null["agreement"].std() > 0 and null["neutral_agreement"].mean() > 0
 
