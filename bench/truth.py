@@ -27,6 +27,7 @@ set and of the null; seconds of fit and training; particles trained on a second.
 """
 import argparse
 import dataclasses
+import glob
 import json
 import os
 import shutil
@@ -52,7 +53,7 @@ from scipy.special import softmax
 from systems import NAMES, make
 
 from gmmhet.engine import rundir
-from gmmhet.engine.config import AnalyzeConfig, FitConfig, ReconstructConfig, RefineConfig, TrainConfig
+from gmmhet.engine.config import PRESETS, AnalyzeConfig, FitConfig, ReconstructConfig, RefineConfig, TrainConfig
 from gmmhet.engine.gmm.mixture import Mixture
 from gmmhet.engine.gmm.regions import asymmetric_unit
 from gmmhet.engine.imaging.pose import angular_distance_deg
@@ -72,8 +73,7 @@ COLUMNS = (("set", 8), ("poses", 11), ("preset", 7), ("seed", 4), ("info", 11), 
 
 def real_ctf(folder, n, rng):
     """CTF parameters [n, 9] of real particles, drawn at random."""
-    name = next(f for f in sorted(os.listdir(folder)) if f.startswith("ctf_") and f.endswith(".npz"))
-    with np.load(os.path.join(folder, name)) as data:
+    with np.load(min(glob.glob(os.path.join(folder, "ctf_*.npz")))) as data:
         table = data["ctf"]
     chosen = table[rng.integers(0, len(table), n)]
     return np.concatenate([chosen, np.zeros((n, 2)), np.ones((n, 1))], 1).astype(np.float32)
@@ -129,7 +129,8 @@ def posed(case, poses, options, seed):
     """Star file of the particles with the poses that are asked for; kept from an earlier call."""
     if poses == "true":
         return case.path(rundir.STAR)
-    star, (degrees, pixels) = case.path("poses_%s.star" % poses), options.pose_error
+    degrees, pixels = options.pose_error
+    star = case.path("poses_%s_%g_%g.star" % (poses, degrees, pixels))
     if not os.path.exists(star):
         particles, rng = read_particles(case.path(rundir.STAR)), np.random.default_rng([seed, 5])
         turns = Rotation.from_rotvec(rng.normal(0, np.radians(degrees) / np.sqrt(3), (len(particles), 3))).as_matrix()
@@ -310,17 +311,18 @@ def rows_of(name, seed, options, report):
     if options.null:
         cases.append(simulate(os.path.join(folder, "null"), system.null(), options, seed))
     for poses in options.poses:
+        named = poses if poses == "true" else "%s_%g_%g" % (poses, *options.pose_error)
         stars = [posed(case, poses, options, seed) for case in cases]
         for preset in options.presets:
             label = poses
             for again in range(2 if options.refine and system.symmetry == "c1" else 1):
-                models = [fitted(case, star, case.path(label), seed, options) for case, star in zip(cases, stars)]
-                null = learned(cases[1], stars[1], models[1][0], cases[1].path(label), preset, seed, options) if options.null else None
+                models = [fitted(case, star, case.path(named), seed, options) for case, star in zip(cases, stars)]
+                null = learned(cases[1], stars[1], models[1][0], cases[1].path(named), preset, seed, options) if options.null else None
                 row, runs = measured(cases[0], stars[0], label, *models[0], preset, seed, options, null)
                 report(row)
                 if again == 0 and options.refine and system.symmetry == "c1":
-                    stars = [refined(case, found[0], case.path(label, "refine_" + preset)) for case, found in zip(cases, [runs, null])]
-                    label = poses + "+refine"
+                    stars = [refined(case, found[0], case.path(named, "refine_" + preset)) for case, found in zip(cases, [runs, null])]
+                    label, named = poses + "+refine", named + "+refine"
 
 
 def read_options():
@@ -331,9 +333,10 @@ def read_options():
     parser.add_argument("--box", type=int, default=64, help="box in pixels")
     parser.add_argument("--n", type=int, default=10000, help="particles of a set")
     parser.add_argument("--snr", type=float, default=0.0, help="signal to noise; 0 takes 0.04, or 0.01 above 64 px")
-    parser.add_argument("--seeds", default="1", help="seeds, comma-separated")
+    parser.add_argument("--seeds", default="1", type=whole_numbers, help="seeds, comma-separated")
     parser.add_argument("--poses", default="true", help="some of true, 2deg, relion, comma-separated")
-    parser.add_argument("--pose-error", default="2,2", help="rms error of the poses 2deg and relion start with, in degrees and pixels")
+    parser.add_argument("--pose-error", default="2,2", type=two_numbers,
+                        help="rms error of the poses 2deg and relion start with, in degrees and pixels")
     parser.add_argument("--presets", default="default", help="presets of train, comma-separated")
     parser.add_argument("--bodies", action="store_true", help="tell train which Gaussians can move, and that they do so as rigid bodies")
     parser.add_argument("--refine", action="store_true", help="refine the poses after training, then fit and train again (not c3)")
@@ -343,20 +346,59 @@ def read_options():
     parser.add_argument("--resume", action="store_true", help="go on with the fits and trainings that an earlier call of the same options "
                         "left in --out; the seconds are then those of what was left to do")
     options = parser.parse_args()
-    for name in ("sets", "seeds", "poses", "presets"):
+    for name in ("sets", "poses", "presets"):
         setattr(options, name, getattr(options, name).split(","))
     unknown = [v for v in options.sets if v not in NAMES + ("null",)] + [v for v in options.poses if v not in ("true", "2deg", "relion")]
     if unknown:
         parser.error("unknown sets or poses: %s; sets are %s, null; poses are true, 2deg, relion" % (", ".join(unknown), ", ".join(NAMES)))
+    if not set(options.presets) <= set(PRESETS):
+        parser.error("unknown presets: %s; presets are %s" % (", ".join(set(options.presets) - set(PRESETS)), ", ".join(PRESETS)))
+    if options.sets == ["null"]:
+        parser.error("--sets null names the nulls of other sets: name these too")
+    if not glob.glob(os.path.join(options.data, "ctf_*.npz")):
+        parser.error("--data %s holds no ctf_*.npz, the CTF values of real particles" % options.data)
+    if "relion" in options.poses and not shutil.which("relion_refine_mpi"):
+        parser.error("--poses relion needs RELION (relion_refine_mpi), which is not here")
     options.null, options.sets = "null" in options.sets, [v for v in options.sets if v != "null"]
     options.snr = options.snr or (0.04 if options.box <= 64 else 0.01)
-    options.pose_error = tuple(float(v) for v in options.pose_error.split(","))
     options.fit, options.train = {}, {}
-    for key, value in (item.split("=", 1) for item in options.set_param):
-        stage, cls = (options.fit, FitConfig) if key.startswith("fit.") else (options.train, TrainConfig)
-        key = key[4:] if key.startswith("fit.") else key
-        stage[key] = type(next(f.default for f in dataclasses.fields(cls) if f.name == key))(value)
+    for item in options.set_param:
+        try:
+            set_parameter(options, item)
+        except ValueError as error:
+            parser.error("--set-param %s: %s" % (item, error))
     return options
+
+
+def two_numbers(text):
+    """'2,0.5' to two floats."""
+    first, second = (float(part) for part in text.split(","))
+    return first, second
+
+
+def whole_numbers(text):
+    """'1,2,3' to ints."""
+    return [int(part) for part in text.split(",")]
+
+
+def set_parameter(options, item):
+    """Take 'key=value' into the parameters of train, 'fit.key=value' into those of fit.
+
+    Raises
+    ------
+    ValueError
+        when there is no such parameter, or the value is not of its kind.
+    """
+    key, separator, text = item.partition("=")
+    stage, cls = (options.fit, FitConfig) if key.startswith("fit.") else (options.train, TrainConfig)
+    name = key.removeprefix("fit.")
+    defaults = {f.name: f.default for f in dataclasses.fields(cls)}
+    if not separator or name not in defaults:
+        raise ValueError("expected key=value with a parameter of %s" % cls.stage)
+    kind = type(defaults[name])
+    if kind is bool and text not in ("True", "False"):
+        raise ValueError("expected True or False")
+    stage[name] = text == "True" if kind is bool else kind(text)
 
 
 def main():

@@ -314,3 +314,27 @@ def test_with_resume_a_benchmark_keeps_whole_fits_and_goes_on_with_its_trainings
     assert call() == ["reconstruct", "fit", "train"] and done[-1].resume
     options.resume = False
     assert call() == ["reconstruct", "fit", "train"] and not done[-1].resume
+
+
+def test_parameters_for_a_stage_are_taken_by_their_kind_and_wrong_ones_refused(bench):
+    options = SimpleNamespace(fit={}, train={})
+    for item in ("epochs=3", "rigid=False", "smoothness=6", "fit.resolution=18", "vary=position"):
+        bench["truth"].set_parameter(options, item)
+    assert options.train == dict(epochs=3, rigid=False, smoothness=6.0, vary="position") and options.fit == dict(resolution=18.0)
+    for item, says in (("nonsense=1", "a parameter of train"), ("fit.epochs=1", "a parameter of fit"), ("epochs", "expected key=value"),
+                       ("epochs=many", "invalid literal"), ("rigid=yes", "expected True or False")):
+        with pytest.raises(ValueError, match=says):
+            bench["truth"].set_parameter(options, item)
+
+
+@pytest.mark.parametrize("flags,says", [
+    (["--presets", "default,nope"], "unknown presets: nope; presets are default, paper"), (["--sets", "null"], "names the nulls of other"),
+    (["--seeds", "one"], "argument --seeds: invalid"), (["--pose-error", "2"], "argument --pose-error: invalid"),
+    (["--set-param", "nonsense=1"], "--set-param nonsense=1: expected key=value with a parameter of train"), ([], "holds no ctf_*.npz")])
+def test_wrong_options_are_refused_before_anything_is_simulated(bench, tmp_path, monkeypatch, capsys, flags, says):
+    if flags:
+        (tmp_path / "ctf_x.npz").touch()
+    monkeypatch.setattr("sys.argv", ["truth.py", "--data", str(tmp_path), *flags])
+    with pytest.raises(SystemExit) as stopped:
+        bench["truth"].read_options()
+    assert stopped.value.code == 2 and says in capsys.readouterr().err

@@ -101,3 +101,18 @@ def test_flags_use_dashes():
 def test_gpus_that_are_no_ids_are_refused(gpus):
     assert cfg.problems(cfg.FitConfig(gpus=gpus)) == ["--gpus must be 'auto', 'none' or ids such as '0,1', got '%s'." % gpus]
     assert not cfg.problems(cfg.FitConfig(gpus="0, 1"))
+
+
+@pytest.mark.parametrize("particles,epochs,patience", [(120, 100, 33), (10000, 77, 25), (200000, 10, 3), (10**6, 10, 3)])
+def test_a_training_is_as_long_as_its_particles_need(particles, epochs, patience):
+    found = cfg.with_length(cfg.TrainConfig(), particles)
+    assert (found.epochs, found.patience) == (epochs, patience)
+    given = cfg.with_length(cfg.TrainConfig(epochs=4, patience=2), particles)
+    assert (given.epochs, given.patience) == (4, 2)
+
+
+def test_the_paper_s_preset_is_the_paper_s():
+    found = cfg.with_preset(cfg.TrainConfig(preset="paper"))
+    assert (found.objective, found.learning_rate, found.batch_size, found.latent_dim) == ("frc", 1e-4, 8, 4)
+    assert (found.smoothness, found.amplitude_cost, found.latent_noise, found.latent_steps) == (0, 0, 0.01, 0)
+    assert cfg.with_preset(cfg.TrainConfig(preset="paper", batch_size=32)).batch_size == 32

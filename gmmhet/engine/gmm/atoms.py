@@ -1,4 +1,5 @@
 """Atomic models: PDB and mmCIF files to atoms, atoms to clusters with labels, and where the model lies in a map."""
+import os
 from dataclasses import dataclass
 
 import gemmi
@@ -54,6 +55,8 @@ def read_atoms(path):
     AtomsError
         when the file cannot be read or holds no atoms.
     """
+    if os.path.isdir(path) or not os.path.getsize(path):
+        raise AtomsError("atomic model '%s' is %s: expected a PDB or mmCIF file" % (path, "a folder" if os.path.isdir(path) else "empty"))
     try:
         structure = gemmi.read_structure(path, format=gemmi.CoorFormat.Detect)
     except (RuntimeError, ValueError, OSError) as error:

@@ -3,6 +3,7 @@ import os
 import re
 
 import numpy as np
+from scipy.spatial import KDTree
 
 from gmmhet.engine.imaging.pose import symmetry_matrices
 from gmmhet.engine.io.volumes import read_map
@@ -118,8 +119,10 @@ def sample_map(volume, pixel_size, centers):
 def _in_sphere(spec, centers):
     try:
         x, y, z, radius = (float(v) for v in spec[len("sphere:"):].split(","))
+        if not (np.isfinite([x, y, z, radius]).all() and radius > 0):
+            raise ValueError
     except ValueError:
-        raise RegionError("region '%s' must be 'sphere:x,y,z,radius', four numbers in Å" % spec) from None
+        raise RegionError("region '%s' must be 'sphere:x,y,z,radius', four numbers in Å, the radius above 0" % spec) from None
     return np.linalg.norm(centers - np.array([x, y, z]), axis=1) <= radius
 
 
@@ -128,7 +131,7 @@ def _listed(path, count):
         words = " ".join(line.split("#")[0] for line in f).replace(",", " ").split()
     wrong = [word for word in words if not word.lstrip("+-").isdecimal()]
     if wrong:
-        raise RegionError("region file '%s' must hold whole numbers from 1, got '%s'" % (path, wrong[0][:40]))
+        raise RegionError("region file '%s' must hold whole numbers from 1, got '%s'" % (path, ascii(wrong[0][:40])[1:-1]))
     numbers = np.array(words, np.int64)
     if len(numbers) and (numbers.min() < 1 or numbers.max() > count):
         raise RegionError("region file '%s' names Gaussian %d; the model has Gaussians 1 to %d" % (
@@ -188,6 +191,15 @@ def _directions(count):
     i = np.arange(count) + 0.5
     z, azimuth = 1 - 2 * i / count, np.pi * (1 + 5**0.5) * i
     return np.stack([np.sqrt(1 - z**2) * np.cos(azimuth), np.sqrt(1 - z**2) * np.sin(azimuth), z], axis=1)
+
+
+def shared_by_copies(mixture, inside, group):
+    """Part of the mass of a region, bool [N], that lies where the point group turns another part of it: within the width of a Gaussian."""
+    centers, mass = mixture.centers[inside], mixture.amplitudes[inside]
+    near = float(np.median(mixture.widths))
+    tree = KDTree(centers)
+    met = [tree.query(centers @ matrix.T)[0] < near for matrix in symmetry_matrices(group)[1:]]
+    return float(mass[np.any(met, axis=0)].sum() / mass.sum())
 
 
 def symmetry_correlation(mixture, group, width_angst):

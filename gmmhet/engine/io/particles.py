@@ -88,6 +88,15 @@ class ParticleSet:
                                 "extract it again" % (self.ids[bad], self._place(bad)))
         return images
 
+    @property
+    def numbered(self):
+        """Whether ids are row numbers, because the file has no ``rlnImageId``."""
+        return not self._table.has("rlnImageId")
+
+    def image_names(self, indices):
+        """Number and stack of images, without the stack's folder: an iterator of str, such as '000001@stack.mrcs'."""
+        return ("%06d@%s" % (self._slice_of[row] + 1, os.path.basename(self._stacks[self._stack_of[row]])) for row in indices)
+
     def _place(self, row):
         return "%06d@%s" % (self._slice_of[row] + 1, self._stacks[self._stack_of[row]])
 

@@ -5,6 +5,29 @@ import numpy as np
 import tensorflow as tf
 
 from gmmhet.engine.imaging.pose import symmetry_matrices
+from gmmhet.engine.io.errors import ParticleError, listing
+
+#: images that are more often as strong as the median one are no images of particles
+MOST_STRENGTH = 1000.0
+
+
+def check_strength(ids, strength):
+    """Refuse images that are far stronger than all others, or that overflow: a single one of them spoils what all are measured by.
+
+    Parameters
+    ----------
+    ids : [n]; strength : [n], above 0, in any unit that goes with the values of the pixels.
+
+    Raises
+    ------
+    ParticleError
+        naming the particles.
+    """
+    with np.errstate(invalid="ignore"):
+        odd = ~(strength <= MOST_STRENGTH * np.nanmedian(strength))
+    if odd.any():
+        raise ParticleError("the image of particle %s is more than %g times as strong as most, or overflows: look at it, and leave such "
+                            "particles out with --ids, or normalise the images" % (listing(ids[odd], 20), MOST_STRENGTH))
 
 
 class Items:

@@ -8,6 +8,7 @@ from gmmhet.engine.imaging.projection import place, project
 from gmmhet.engine.io.errors import listing
 from gmmhet.engine.log import log
 from gmmhet.engine.losses.agreement import Agreement, estimate_noise, ring_sums
+from gmmhet.engine.training.batches import check_strength
 from gmmhet.engine.training.neutral import FitError
 
 #: particles looked at: in all, of each optics group where there are several, and in all then
@@ -62,6 +63,7 @@ def calibrate(particles, neutral, resolution_angst, diameter_angst, seed, coarse
     per_image = np.bincount(grid.shell.ravel(), grid.weight.ravel(), grid.m + 2)
 
     sums = _sums(particles, rows, mixtures, disc, grid)
+    check_strength(particles.ids[rows], np.sqrt(sums[:, 0].sum(1)))
     noise, scale, groups = _by_group(sums, holds, group, per_image, float(np.mean(disc**2)))
     found = Agreement(grid, "likelihood", diameter_angst, noise, scale, groups, first_ring)
     _say(found)

@@ -16,7 +16,7 @@ import tensorflow as tf
 from gmmhet.engine import rundir
 from gmmhet.engine.imaging.projection import place, project
 from gmmhet.engine.log import progress
-from gmmhet.engine.training.batches import by_item, prefetched
+from gmmhet.engine.training.batches import by_item, check_strength, prefetched
 from gmmhet.engine.training.checkpoint import write_arrays
 from gmmhet.engine.training.pose_errors import pose_function
 
@@ -102,8 +102,10 @@ def _write_features(path, values_path, results, shape, ids):
         np.lib.format.write_array_header_1_0(file, dict(descr="<f4", fortran_order=False, shape=shape))
         for gradient, *values in results:
             file.write(gradient.numpy().tobytes())
-            kept.append(tuple(value.numpy() for value in values))
-    agreement, slope, curvature = (np.concatenate(part) for part in zip(*kept))
+            strength = np.sqrt(np.square(gradient, dtype=float).sum((1, 2)))
+            kept.append((strength, *(value.numpy() for value in values)))
+        strength, agreement, slope, curvature = (np.concatenate(part) for part in zip(*kept))
+        check_strength(ids, strength)
     write_arrays(values_path, agreement=agreement, slope=slope, curvature=curvature, ids=ids)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from gmmhet.engine import rundir
 from gmmhet.engine.config import ConfigError
 from gmmhet.engine.io.errors import listing
+from gmmhet.engine.io.particles import read_particles
 from gmmhet.engine.training.heterogeneity import NETWORKS
 from gmmhet.engine.training.model import HeterogeneityModel, load_model
 
@@ -78,6 +79,34 @@ def _check_run(folder):
         raise ConfigError("--continue-from: " + problem)
 
 
+def _before(folder):
+    """Folder of the run that a run went on from; empty where it is not there, or there was none."""
+    paths = [rundir.read_json(os.path.join(folder, file)).get(name, "") for file, name in (
+        (rundir.SUMMARY, "continued_from"), (rundir.CONFIG, "continue_from"))]
+    return next((path for path in paths if path and os.path.exists(os.path.join(path, rundir.LATENTS))), "")
+
+
+def check_same_images(folder, particles):
+    """Refuse particles that are known by their row in the star file alone, where the earlier run had other images of these numbers.
+
+    Raises
+    ------
+    ConfigError
+        naming a particle and both images.
+    """
+    before = load_model(folder).particles_path
+    if not particles.numbered or not os.path.exists(before) or os.path.samefile(before, particles.path):
+        return
+    earlier = read_particles(before)
+    shared, ours, theirs = np.intersect1d(particles.ids, earlier.ids, return_indices=True)
+    for number, one, other in zip(shared, particles.image_names(ours), earlier.image_names(theirs)):
+        if one != other:
+            raise ConfigError("--continue-from %s was trained on %s, in which particle %d is image %s; in %s, which has no rlnImageId, so "
+                              "that particles are numbered by their rows, it is %s: give the file of then, with --ids for a part of it, "
+                              "or one with rlnImageId (every star file that gmmhet writes has it)" % (
+                                  folder, before, number, other, particles.path, one))
+
+
 def held_out_before(folder, ids, otherwise):
     """Which particles (by id) the networks of a run have not learned from, bool [n]: of those that it had, and those that it went on from,
     what they held out; of other particles `otherwise`, bool [n]."""
@@ -85,8 +114,7 @@ def held_out_before(folder, ids, otherwise):
     while folder:
         with np.load(os.path.join(folder, rundir.LATENTS)) as data:
             earlier = {**dict(zip(data["id"].tolist(), data["held_out"].tolist())), **earlier}
-        folder = rundir.read_json(os.path.join(folder, rundir.CONFIG)).get("continue_from", "")
-        folder = folder if os.path.exists(os.path.join(folder, rundir.LATENTS)) else ""
+        folder = _before(folder)
     return np.array([earlier.get(i, other) for i, other in zip(ids.tolist(), otherwise.tolist())], bool)
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import tensorflow as tf
 
 from gmmhet.engine import rundir
-from gmmhet.engine.config import COLUMNS, ConfigError, check_resolution, to_json, with_length, with_preset
+from gmmhet.engine.config import COLUMNS, PRESETS, ConfigError, check_resolution, flag, to_json, with_length, with_preset
 from gmmhet.engine.gmm.mixture import Mixture
-from gmmhet.engine.gmm.regions import asymmetric_unit, region_parts, symmetry_correlation
+from gmmhet.engine.gmm.regions import asymmetric_unit, region_parts, shared_by_copies, symmetry_correlation
 from gmmhet.engine.io.ids import read_ids
 from gmmhet.engine.io.particles import read_particles
 from gmmhet.engine.log import log
@@ -18,6 +18,7 @@ from gmmhet.engine.training.checkpoint import write_arrays
 from gmmhet.engine.training.controls import half_set_control, half_sets, how_seen, null_control
 from gmmhet.engine.training.devices import find_devices
 from gmmhet.engine.training.evidence import (
+    SYMMETRY_DOUBT,
     axis_information,
     bootstrap_interval,
     held_out_evidence,
@@ -34,13 +35,15 @@ from gmmhet.engine.training.latents import latent_prior, refine_latents, unit_pr
 from gmmhet.engine.training.model import HeterogeneityModel
 from gmmhet.engine.training.pace import even_pace, read, seen_change, spread
 from gmmhet.engine.training.pose_errors import PoseErrors, marginal
-from gmmhet.engine.training.staging import beginning, held_out_of
+from gmmhet.engine.training.staging import beginning, check_same_images, held_out_of
 from gmmhet.engine.training.start import begin, modes_again
 
 #: the features, in the folder WORK of a run
 GRADIENTS = "gradients.npy"
-#: below this correlation with itself turned, a neutral model is not taken for symmetric
-SYMMETRY_DOUBT = 0.9
+#: part of a region's mass that may lie where the symmetry turns others of it, near the axis
+MOST_SHARED = 0.25
+#: Gaussians that a rigid body needs: fewer lie on a line
+FEWEST_IN_BODY = 3
 
 
 def load_neutral(folder, particles, rescale):
@@ -78,9 +81,15 @@ def free_gaussians(config, columns, neutral):
     Raises
     ------
     ConfigError
-        when rigid bodies are asked for and nothing is there that could move so.
+        when rigid bodies are asked for and something could not move so, or when a region of a symmetric particle holds its own copies.
     """
     free = region_parts(config.region, neutral)
+    if config.symmetry.lower() != "c1" and config.region:
+        shared = shared_by_copies(neutral, free > 0, config.symmetry)
+        if shared > MOST_SHARED:
+            raise ConfigError("--region '%s': %.0f %% of its mass lie where %s turns another part of it. The region is of one subunit, "
+                              "and its copies under the symmetry vary by themselves: name what may vary in one of them, or give no "
+                              "--region for one whole subunit" % (config.region, 100 * shared, config.symmetry))
     if config.symmetry.lower() != "c1" and not config.region:
         free = asymmetric_unit(neutral.centers, neutral.amplitudes, config.symmetry).astype(int)
     if config.rigid and "position" not in columns:
@@ -88,18 +97,25 @@ def free_gaussians(config, columns, neutral):
     if config.rigid and np.all(free == 1):
         raise ConfigError("--rigid: a molecule that moves as one body only changes its pose. Name the parts that move with --region, "
                           "one body each, joined by ';'")
+    bodies = np.bincount(free)[1:] if config.rigid else np.zeros(0, int)
+    if np.any(bodies < FEWEST_IN_BODY):
+        raise ConfigError("--rigid: body %d of --region '%s' holds %d of the Gaussians, and a body needs %d to be turned: name a larger "
+                          "part, or fit more Gaussians" % (np.argmin(bodies) + 1, config.region, bodies.min(), FEWEST_IN_BODY))
     return free
 
 
-def _doubts(group, neutral, resolution_angst):
-    """Warnings that are given before training, as a list: that the neutral model does not have the symmetry that is asked for."""
-    alike = 1.0 if group.lower() == "c1" else symmetry_correlation(neutral, group, resolution_angst / 2)
+def _symmetry(group, neutral, resolution_angst):
+    """What is said before training of the symmetry that is asked for, for the summary: symmetry_correlation of the neutral model (nothing
+    of c1), and warnings."""
+    if group.lower() == "c1":
+        return dict(warnings=[])
+    alike = symmetry_correlation(neutral, group, resolution_angst / 2)
     if alike >= SYMMETRY_DOUBT:
-        return []
-    found = ["The neutral model does not look %s: turned by it, it correlates with itself by only %.2f. Is the map symmetric about the z "
-             "axis, with that symmetry?" % (group, alike)]
-    log.warning(found[0])
-    return found
+        return dict(symmetry_correlation=alike, warnings=[])
+    doubt = ("The neutral model does not look %s: turned by it, it correlates with itself by only %.2f. Is the map symmetric about the z "
+             "axis, with that symmetry?" % (group, alike))
+    log.warning(doubt)
+    return dict(symmetry_correlation=alike, warnings=[doubt])
 
 
 def _check_particles(run, config, items):
@@ -168,7 +184,10 @@ class Trained:
 
 def _train(config, run, devices):
     """The stage, on this process's devices: the training itself, then the controls that were asked for."""
-    config = with_preset(config)
+    given, config = config, with_preset(config)
+    changed = [(flag(name), getattr(config, name)) for name in PRESETS[config.preset] if getattr(config, name) != getattr(given, name)]
+    if changed:
+        log.info("--preset %s: %s", config.preset, ", ".join("%s %s" % pair for pair in changed))
     particles = chosen_particles(config)
     half = half_sets(particles, config.seed) if config.half_sets else None
     for number in (1, 2) if config.half_sets and config.continue_from else ():
@@ -237,8 +256,10 @@ def train_set(config, run, devices, particles):
     neutral, fitted_resolution = load_neutral(config.gmm, particles, config.rescale_map)
     free = free_gaussians(config, columns, neutral)
     check_resolution(config.resolution, particles.pixel_size)
-    doubts = _doubts(config.symmetry, neutral, fitted_resolution)
+    symmetry = _symmetry(config.symmetry, neutral, fitted_resolution)
     begins, items = beginning(config, columns, neutral, free), Items(particles, config.symmetry)
+    if begins.folder:
+        check_same_images(begins.folder, particles)
     given, given_covariance = begins.given(items)
     held_out = hold_out(len(particles), config.held_out, config.seed)
     if begins.folder:
@@ -276,7 +297,7 @@ def train_set(config, run, devices, particles):
             return None
         trainer.epoch()
     trainer.restore_best()
-    return _finish(config, run, trainer, given_covariance, doubts)
+    return _finish(config, run, trainer, given_covariance, symmetry)
 
 
 def _trainer(config, run, items, given, model, held_out, devices, begins):
@@ -301,8 +322,8 @@ def _trainer(config, run, items, given, model, held_out, devices, begins):
     return trainer
 
 
-def _finish(config, run, trainer, given_covariance, doubts):
-    """Latent points, their agreement, and what they are worth."""
+def _finish(config, run, trainer, given_covariance, symmetry):
+    """Latent points, their agreement, and what they are worth; `symmetry`: what `_symmetry` found."""
     model, items, held = trainer.model, trainer.items, trainer.held_out[trainer.items.row]
     encoded = np.concatenate(
         [model.encode(trainer.features[rows])[0].numpy() for rows in np.split(np.arange(len(items)), range(1024, len(items), 1024))])
@@ -334,13 +355,15 @@ def _finish(config, run, trainer, given_covariance, doubts):
         predicts=seen, axis_information=told,
         resolution_angst=model.likelihood.grid.box * model.pixel_size / model.likelihood.grid.m,
         gaussians=len(model.neutral), free_gaussians=int(model.free.sum()), anchors=model.deformation.anchors, **model.likelihood.figures(),
-        warnings=doubts)
+        **symmetry)
     if model.base is not None and not model.based.numpy() and not model.begins_faint:
         log.info("the mixture that moves is the neutral one: held-out particles were not surely better explained with one learned along")
     if trainer.poses:
         summary.update(pose_error_deg=float(np.degrees(trainer.poses.sigma[0])), pose_error_angst=float(trainer.poses.sigma[1]))
         summary["pose_blur_angst"] = pose_blur(model.neutral, *trainer.poses.sigma)
         log.info("poses are uncertain by %s along each axis", trainer.poses)
+    if config.continue_from:
+        summary["continued_from"] = os.path.abspath(config.continue_from)
     if model.earlier:
         summary.update(stages=model.stages, evidence_over=model.compared_with)
     return Trained(trainer, found, prior, gain, summary)

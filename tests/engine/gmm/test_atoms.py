@@ -79,7 +79,7 @@ def test_pdb_and_mmcif_plain_and_compressed_give_the_same_atoms(pdb, tmp_path):
     ("map.mrc", b"\0" * 2000, "map.mrc' holds no atoms: expected a PDB or mmCIF file"),
     ("x.pdb", b"hello\n", "x.pdb' is not a readable PDB or mmCIF file"),
     ("x.pdb.gz", b"no gzip", "x.pdb.gz' is not a readable PDB or mmCIF file"),
-    ("x.cif", b"data_x\nloop_\n_atom_site.id\n1 2 'x\n", "x.cif"), ("empty.cif", b"", "empty.cif")])
+    ("x.cif", b"data_x\nloop_\n_atom_site.id\n1 2 'x\n", "x.cif"), ("empty.cif", b"", "empty.cif' is empty: expected a PDB or mmCIF file")])
 def test_a_file_that_is_no_atomic_model_is_refused_by_name(tmp_path, name, content, says):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(AtomsError, match=re.escape(says)):
@@ -111,6 +111,11 @@ def test_every_gaussian_of_a_chain_is_in_one_half_of_its_residues_and_near_them(
     assert np.array_equal(first | second, labels.chain == "A") and not np.any(first & second)
     near = np.linalg.norm(centers[first][:, None] - atoms.positions[(atoms.chains == "A") & (atoms.residues < 40)][None], axis=-1).min(1)
     assert near.max() < 4
+
+
+def test_a_folder_is_no_atomic_model(tmp_path):
+    with pytest.raises(AtomsError, match="is a folder: expected a PDB or mmCIF file"):
+        read_atoms(str(tmp_path))
 
 
 def test_fewer_gaussians_than_chains_and_more_than_atoms_are_refused_with_the_range(pdb):

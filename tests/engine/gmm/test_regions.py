@@ -6,7 +6,15 @@ from scipy.spatial.transform import Rotation
 
 from gmmhet.engine.gmm.labels import Labels
 from gmmhet.engine.gmm.mixture import Mixture
-from gmmhet.engine.gmm.regions import RegionError, asymmetric_unit, region_mask, region_parts, sample_map, symmetry_correlation
+from gmmhet.engine.gmm.regions import (
+    RegionError,
+    asymmetric_unit,
+    region_mask,
+    region_parts,
+    sample_map,
+    shared_by_copies,
+    symmetry_correlation,
+)
 from gmmhet.engine.imaging.pose import symmetry_matrices
 from gmmhet.engine.io.volumes import write_map
 
@@ -55,6 +63,26 @@ def test_a_chain_selection_that_selects_nothing_is_refused_with_what_there_is(sp
     refused(spec, message)
 
 
+@pytest.mark.parametrize("spec", ["sphere:0,0,0,-5", "sphere:0,0,0,0", "sphere:nan,0,0,10", "sphere:1,2,3"])
+def test_a_sphere_that_is_none_is_refused_with_how_to_write_one(spec):
+    refused(spec, "region '%s' must be 'sphere:x,y,z,radius', four numbers in Å, the radius above 0" % spec)
+
+
+def test_a_binary_list_is_refused_without_its_bytes(tmp_path):
+    (tmp_path / "gmm.npz").write_bytes(b"PK\x03\x04\xff\x00\x07")
+    refused(str(tmp_path / "gmm.npz"), "must hold whole numbers from 1, got 'PK\\x03\\x04\\ufffd\\x00\\x07'")
+
+
+def test_how_much_of_a_region_lies_on_its_own_copies():
+    rng = np.random.default_rng(0)
+    unit = np.float32(rng.normal((30, 0, 0), 5, (200, 3)))
+    whole = np.concatenate([unit @ matrix.T for matrix in symmetry_matrices("c3")]).astype(np.float32)
+    model = Mixture(whole, np.ones(600, np.float32), np.full(600, 3, np.float32))
+    assert shared_by_copies(model, np.arange(600) < 200, "c3") < 0.02
+    assert shared_by_copies(model, np.ones(600, bool), "c3") == 1
+    assert 0.6 < shared_by_copies(model, np.arange(600) < 400, "c3") <= 1
+
+
 def test_chains_of_a_model_without_atoms_are_refused_with_the_way_to_get_them():
     plain = Mixture(MODEL.centers, MODEL.amplitudes, MODEL.widths)
     refused("chain:A", "region 'chain:A' names chains, but the neutral model has none: it was not started from an atomic model (fit "
@@ -99,8 +127,8 @@ def test_a_sphere_without_four_numbers_is_refused(spec):
     refused(spec, "region '%s' must be 'sphere:x,y,z,radius', four numbers in Å" % spec.split(";")[0])
 
 
-@pytest.mark.parametrize("spec", ["sphere:500,0,0,10", "sphere:0,0,0,-1", "sphere:nan,0,0,10"])
-def test_a_region_without_gaussians_is_refused_with_their_number(spec):
+def test_a_region_without_gaussians_is_refused_with_their_number():
+    spec = "sphere:500,0,0,10"
     refused(spec, "region '%s' selects none of the 4 Gaussians: check its position (Å from the box centre, x,y,z)" % spec)
 
 

@@ -2,10 +2,19 @@ import numpy as np
 import pytest
 
 from gmmhet.engine.imaging.pose import symmetry_matrices
+from gmmhet.engine.io.errors import ParticleError
 from gmmhet.engine.io.particles import read_particles
-from gmmhet.engine.training.batches import Items, prefetched
+from gmmhet.engine.training.batches import Items, check_strength, prefetched
 from gmmhet.engine.training.features import column_statistics
 from gmmhet.engine.training.train import bootstrap_interval, hold_out
+
+
+def test_images_far_stronger_than_all_others_are_refused_by_id_and_strong_ones_are_not():
+    ids, strength = np.arange(1, 101), np.random.default_rng(0).lognormal(0, 1, 100)
+    check_strength(ids, strength)
+    strength[[6, 19, 40]] = 1e5, np.inf, np.nan
+    with pytest.raises(ParticleError, match="the image of particle 7, 20, 41 is more than 1000 times as strong as most, or overflows"):
+        check_strength(ids, strength)
 
 
 @pytest.fixture(scope="module")

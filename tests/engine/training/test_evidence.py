@@ -6,6 +6,7 @@ from scipy.spatial.transform import Rotation
 from gmmhet.engine.gmm.mixture import Mixture
 from gmmhet.engine.imaging.pose import random_rotations
 from gmmhet.engine.training.evidence import (
+    LEAST_JUDGED,
     PERMUTATIONS,
     axis_information,
     bootstrap_interval,
@@ -259,7 +260,7 @@ def test_displacements_agree_by_their_direction_and_not_by_a_shift_that_all_part
 
 # ---- the sentence
 
-SUPPORTED = dict(held_out_evidence=2.0, held_out_evidence_interval=[1.5, 2.5], motion_rms_angst=2.0)
+SUPPORTED = dict(held_out=200, held_out_evidence=2.0, held_out_evidence_interval=[1.5, 2.5], motion_rms_angst=2.0)
 STILL = dict(held_out_evidence=0.0, held_out_evidence_interval=[-0.1, 0.1], motion_rms_angst=0.02, share_of_motion=0.01)
 AGREE = dict(displacement_correlation=0.8, shuffled=[0.01, 0.05])
 
@@ -309,6 +310,21 @@ def test_half_sets_that_gain_on_each_other_support_what_too_few_held_out_particl
 def test_a_gain_of_which_held_out_particles_are_not_sure_is_told_how_more_of_them_judge(change, advised):
     told = verdict(dict(FAINT, **change))
     assert told.endswith("(95 % interval -0.05 to 0.11), which does not exceed 0 (with --half-sets all particles judge).") == advised
+
+
+def test_a_handful_of_particles_cannot_support_anything():
+    few = dict(SUPPORTED, held_out=LEAST_JUDGED - 1)
+    assert verdict(few).startswith("Heterogeneity not supported: ")
+    assert verdict(few).endswith(", of only 19 particles: at least 20 must be held out (with --half-sets all particles judge).")
+    assert verdict(dict(few, half_sets=JUDGED)).startswith("Heterogeneity supported")
+    assert verdict(dict(few, half_sets=dict(JUDGED, judged=LEAST_JUDGED - 1))).startswith("Heterogeneity not supported")
+    assert verdict(dict(SUPPORTED, held_out=LEAST_JUDGED)).startswith("Heterogeneity supported")
+
+
+def test_a_symmetry_that_the_neutral_model_does_not_have_speaks_against_whatever_was_found():
+    assert verdict(dict(SUPPORTED, symmetry_correlation=0.95)).startswith("Heterogeneity supported")
+    told = verdict(dict(SUPPORTED, symmetry_correlation=0.66))
+    assert told.startswith("Heterogeneity not supported: the neutral model does not have the symmetry") and "by only 0.66" in told
 
 
 def test_where_nothing_may_move_the_null_is_judged_by_its_evidence_alone():

@@ -6,11 +6,13 @@ import shutil
 import subprocess
 import sys
 
+import mrcfile
 import numpy as np
 import pytest
 from commands import QUICK, ROOT, gmmhet, gmmhet_process, training
 
 from gmmhet.engine import rundir
+from gmmhet.engine.training import calibrate
 from gmmhet.engine.training.batches import Items
 from gmmhet.engine.training.checkpoint import load_checkpoint, save_checkpoint
 
@@ -61,6 +63,19 @@ def test_a_run_that_finds_the_disk_full_goes_on_when_there_is_room(small, small_
     assert process.returncode == 1 and "checkpoint.npz' cannot be written: File too large" in told
     assert gmmhet("train", "--out", out, *flags, "--resume") == 0
     np.testing.assert_allclose(z_of(out), z_of(small_run), atol=1e-3 * z_of(small_run).std())
+
+
+@pytest.mark.parametrize("sample", [1024, 20])      # the image is among those that noise is measured from, or not
+def test_one_absurd_image_is_named_before_it_spoils_the_run(small, tmp_path, monkeypatch, capsys, sample):
+    monkeypatch.setattr(calibrate, "SAMPLE", sample)
+    shutil.copytree(small / "set", tmp_path / "set")
+    chosen, _ = calibrate.sample(np.ones(120), 1)
+    row = np.setdiff1d(np.arange(120), chosen)[0] if sample < 120 else 19
+    with mrcfile.mmap(tmp_path / "set" / rundir.STACK, "r+") as file:
+        file.data[row, 5:10, 5:10] = 1e22
+    flags = ["--particles", tmp_path / "set" / rundir.STAR, "--gmm", small / "fit", "--epochs", 1]
+    assert gmmhet("train", "--out", tmp_path / "out", *flags) != 0
+    assert "the image of particle %d is more than 1000 times as strong" % (row + 1) in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("size", [1200, 20000])

@@ -1,4 +1,5 @@
 """Staged training: amplitudes first, then the motion of one domain in the particles that have it, on top of the first conformations."""
+import dataclasses
 import json
 import re
 import shutil
@@ -12,11 +13,12 @@ from gmmhet.engine import rundir
 from gmmhet.engine.config import ConfigError, TrainConfig
 from gmmhet.engine.gmm.mixture import Mixture
 from gmmhet.engine.imaging.fourier import FourierGrid
+from gmmhet.engine.io.star import read_star, write_star
 from gmmhet.engine.losses.agreement import Agreement
 from gmmhet.engine.networks.decoder import Deformation
 from gmmhet.engine.training.heterogeneity import NETWORKS
 from gmmhet.engine.training.model import HeterogeneityModel, load_model
-from gmmhet.engine.training.staging import Beginning, _check_networks
+from gmmhet.engine.training.staging import Beginning, _check_networks, held_out_before
 
 ARM = "sphere:17,0,41,32"
 
@@ -210,6 +212,36 @@ def test_what_an_earlier_run_learned_from_is_never_held_out(mixed, tmp_path, fla
     assert 0 < then["held_out"].sum() < len(then["held_out"])
 
 
+def without_ids(star, rows, path):
+    """A star file's particles of these rows, without their numbers."""
+    table = read_star(str(star))
+    write_star(str(path), dataclasses.replace(table, particles=table.particles.iloc[rows].drop(columns="rlnImageId")))
+
+
+def test_particles_known_by_their_rows_alone_must_be_the_images_that_had_these_rows(mixed, tmp_path, capsys):
+    star = mixed / "set" / rundir.STAR
+    without_ids(star, np.arange(100, 200), star.with_name("others.star"))
+    without_ids(star, np.arange(200), star.with_name("first.star"))
+    flags = second(mixed, **dict(QUICK, epochs=1, ids=""))
+    flags[flags.index("--particles") + 1] = star.with_name("others.star")
+    assert gmmhet("train", "--out", tmp_path / "out", *flags) == 2 and not (tmp_path / "out").exists()
+    told = capsys.readouterr().err
+    assert "in which particle 1 is image 000001@" in told and "which has no rlnImageId" in told and "it is 000101@" in told
+    flags[flags.index("--particles") + 1] = star.with_name("first.star")
+    assert gmmhet("train", "--out", tmp_path / "out", *flags) == 0
+
+
+def test_what_was_held_out_is_known_wherever_a_run_that_went_on_is_gone_on_with_from(mixed, tmp_path, monkeypatch):
+    monkeypatch.chdir(mixed)
+    (tmp_path / "some.txt").write_text("\n".join(map(str, range(1, 151))))
+    flags = dict(QUICK, epochs=1, continue_from="one", ids=tmp_path / "some.txt")
+    assert gmmhet("train", "--out", tmp_path / "two", *second(mixed, **flags)) == 0
+    monkeypatch.chdir(tmp_path)
+    ids = latents(mixed / "one")["id"]
+    before = held_out_before("two", ids, np.ones(len(ids), bool))
+    np.testing.assert_array_equal(before, latents(mixed / "one")["held_out"])
+
+
 def test_particles_that_an_earlier_run_learned_from_one_and_all_cannot_be_gone_on_with(mixed, tmp_path, capsys):
     one = latents(mixed / "one")
     np.savetxt(tmp_path / "ids.txt", one["id"][~one["held_out"]][:100], fmt="%d")
@@ -262,7 +294,8 @@ def test_a_second_stage_paused_and_resumed_ends_like_an_uninterrupted_one(mixed,
     ("1\n2\n99999\n", {}, "1 ids are not in "),
     ("1 0\n2 1\n3 2\n", {},
      "names symmetry copies ('2 1'), but training takes every particle at all of its orientations: leave the second column out"),
-    ("one\n", {}, "must hold one whole number per line"),
+    ("one\n", {}, "must hold one whole number per line"), ("1\n1e30\n", {}, "got for example '1e30'"),
+    ("1\n\x00\ufffd\n", {}, "must hold one whole number per line (or two: id and symmetry copy), got for example '\\x00\\ufffd'"),
     ("", {}, "holds no ids: expected one particle id"),
     ("1\n2\n3\n", {}, "3 particles; at least 10 are needed to train")])
 def test_a_list_of_ids_that_cannot_be_used_is_refused(mixed, tmp_path, capsys, lines, flags, says):

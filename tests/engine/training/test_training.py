@@ -11,6 +11,7 @@ from commands import QUICK, assert_best_epoch_was_kept, gmmhet, gmmhet_process, 
 from scipy.stats import spearmanr
 
 from gmmhet.engine import rundir
+from gmmhet.engine.config import TrainConfig
 from gmmhet.engine.io.particles import read_particles
 from gmmhet.engine.training.batches import Items
 from gmmhet.engine.training.heterogeneity import Trainer
@@ -251,6 +252,45 @@ def test_a_symmetry_that_the_neutral_model_lacks_is_doubted_in_log_and_summary(h
     assert gmmhet("train", "--out", tmp_path / "c2", *training(hinge, **dict(QUICK, symmetry="c2", epochs=1))) == 0
     doubt, = (w for w in summary(tmp_path / "c2")["warnings"] if "does not look c2" in w)
     assert (tmp_path / "c2" / rundir.LOG).read_text().count(doubt) == 1
+    assert summary(tmp_path / "c2")["verdict"].startswith("Heterogeneity not supported: ")
+    assert "does not have the symmetry that is asked for" in summary(tmp_path / "c2")["verdict"]
+
+
+def test_a_region_of_a_symmetric_particle_that_holds_its_own_copies_is_refused(hinge, tmp_path, capsys):
+    flags = training(hinge, **dict(QUICK, symmetry="c2", region="sphere:0,0,0,999"))
+    assert gmmhet("train", "--out", tmp_path / "out", *flags) == 2 and not (tmp_path / "out").exists()
+    assert "lie where c2 turns another part of it" in capsys.readouterr().err
+
+
+def test_a_rigid_body_of_fewer_gaussians_than_can_be_turned_is_refused(hinge, tmp_path, capsys):
+    (tmp_path / "arm.txt").write_text("1 2 3 4 5")
+    (tmp_path / "two.txt").write_text("7 9")
+    region = "%s;%s" % (tmp_path / "arm.txt", tmp_path / "two.txt")
+    assert gmmhet("train", "--out", tmp_path / "out", *training(hinge, **dict(QUICK, region=region)), "--rigid") == 2
+    assert "--rigid: body 2 of --region" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_what_the_paper_s_preset_sets_is_said(small, tmp_path):
+    flags = training(small, **dict(QUICK, preset="paper", batch_size=32, epochs=1))
+    assert gmmhet("train", "--out", tmp_path / "out", *flags) == 0
+    told, = (line for line in (tmp_path / "out" / rundir.LOG).read_text().splitlines() if "--preset paper: " in line)
+    assert "--objective frc" in told and "--learning-rate 0.0001" in told and "--batch-size" not in told
+    model = load_model(str(tmp_path / "out"))
+    for network in (model.encoder, model.decoder):
+        kernels = [v for v in network.trainable_variables if len(v.shape) == 2]
+        assert [kernel.shape[1] for kernel in kernels[:4]] == [512] * 4 and len(kernels) == 5
+        decay = sum(float(np.sum(np.square(kernel))) for kernel in kernels)
+        assert float(sum(network.losses)) == pytest.approx(1e-3 * decay, rel=1e-4)
+        kinds = [type(layer).__name__ for layer in network.layers]
+        assert kinds.count("Dropout") == kinds.count("BatchNormalization") == 1
+
+
+def test_training_stops_when_held_out_particles_are_worse_explained_for_as_long_as_patience(tmp_path):
+    trainer = object.__new__(Trainer)
+    trainer.config, trainer.history, trainer.best = TrainConfig(epochs=100, patience=10), [], None
+    for done, best, finished in ((60, 55, False), (64, 55, False), (65, 55, True), (59, 3, False), (60, 3, True), (100, 99, True)):
+        trainer.history, trainer.best = [{}] * done, dict(epoch=best)      # patience counts from epoch 50 on, when all columns are open
+        assert trainer.finished() == finished
 
 
 def test_z_is_at_an_even_pace_and_names_the_same_conformations_as_what_was_trained(hinge_run):
