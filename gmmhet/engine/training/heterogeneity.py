@@ -205,7 +205,7 @@ class Trainer:
             state, kept = load_checkpoint(path, dict(model=self.model.variables, optimizer=self.optimizer.variables,
                                                      averages=self._averages, best=None, poses=None, peak=None))
             self.history, self.best, self.best_weights, self.leading = state["history"], state["best"], kept["best"], state.get("leading")
-            self.model.settings["unblurred"], self.model.first_order = state.get("unblurred", False), state.get("first_order")
+            self.model.settings["unblurred"] = state.get("unblurred", False)
             if self.poses:
                 self.poses.change, sigma = kept["poses"]
                 self.poses.assume(sigma)
@@ -283,8 +283,6 @@ class Trainer:
                                  behind_best=standard_errors(self.peak - gains) if len(self.peak) else 0.0))
         log.info("epoch %d%s: gain over %s %s%.4g (held out)%s", number, ", learned at %.3g Å" % FIRST_ANGST if first else "", self._over,
                  "" if first else "%.4g (training), " % learned, held, "; poses uncertain by %s" % self.poses if self._posing else "")
-        if self.model.go_further(learned):
-            log.info("the motion goes further than first order sees, which promised %.3g nats", self.model.first_order)
         opening = self.leading is not None and self._opening[0] < number < self._opening[1]
         if not opening and self._judge(gains):
             self.best, self.best_weights = self.history[-1], [v.numpy() for v in self.model.variables]
@@ -295,7 +293,7 @@ class Trainer:
                                  averages=self._averages, peak=[self.peak],
                                  poses=[self.poses.change, self.poses.sigma] if self.poses else []),
                             dict(history=self.history, best=self.best, leading=self.leading,
-                                 unblurred=self.model.settings.get("unblurred", False), first_order=self.model.first_order))
+                                 unblurred=self.model.settings.get("unblurred", False)))
             self.write_history()
 
     def _exchange(self):

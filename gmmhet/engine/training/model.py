@@ -25,8 +25,6 @@ ERRORS = 3
 LEAST_VARIANCE = 0.01
 #: motion that explains less is faint (nats a particle, to first order)
 FAINT = 0.3
-#: how many times what first order promised a training has to gain for its motion to go further than that sees
-BEYOND = 3.0
 
 
 def told(squares):
@@ -75,15 +73,13 @@ class HeterogeneityModel:
         (see `training.bound`); looks, at how many resolutions the encoder sees gradients (see `training.features`): 1, 2, or 0 for 2 where
         training goes finer than FIRST_ANGST and the encoder is given axes; base, whether the mixture that moves is learned too, where
         positions vary; averaged, whether running averages of the weights are what counts; unblurred, whether the mixture that moves is
-        sharpened by what the motion blurs, which `begin_in` keeps for faint motion alone.
+        sharpened by what the motion blurs, which `begin_in` keeps for small motion alone (`begins_near`).
     earlier : HeterogeneityModel of the same neutral mixture, or None.
 
     Attributes
     ----------
-    modes : rigid modes of parts, their readers and whose they are (see `networks.parts.rigid_modes`), by which faint motion is described
+    modes : rigid modes of parts, their readers and whose they are (see `networks.parts.rigid_modes`), by which small motion is described
         while learning; None without.
-    first_order : float, nats a particle that the linear answer explains, which training began with; None where it began without, or is not
-        known any more.
     """
 
     def __init__(self, neutral, free, settings, earlier=None):
@@ -102,7 +98,7 @@ class HeterogeneityModel:
         self.encoder = mlp(self.kept + self.given_dim if self.kept else features, outputs=outputs, seed=s["seed"],
                            last_scale=s["encoder_scale"], **common)
         self.decoder = mlp(self.own_dim, outputs=self.deformation.outputs, seed=s["seed"] + 1000, zero_last=True, **common)
-        self.base = self.based = self.ahead = self.led = self.faint = self.first_order = self.modes = None
+        self.base = self.based = self.ahead = self.led = self.faint = self.modes = None
         if s.get("base") and "position" in s["columns"]:
             self.base, self.based = tf.Variable(tf.zeros([len(neutral), 4])), tf.Variable(1.0, trainable=False)
         self.feature_mean = tf.Variable(tf.zeros(features), trainable=False)
@@ -209,7 +205,7 @@ class HeterogeneityModel:
     @property
     def own_base(self):
         """The mixture that moves, against the neutral one (see `Deformation.apply`) [N, 4]: what is learned of it, and how much narrower it
-        is where motion is faint (`_unblurred`); None where it is not learned."""
+        is where motion is small (`_unblurred`); None where it is not learned."""
         return None if self.base is None else self._learned_base + self._unblurred
 
     @property
@@ -219,8 +215,8 @@ class HeterogeneityModel:
 
     @property
     def _unblurred(self):
-        """Changes of width [N, 4] that take out of the neutral mixture the blur that the motion itself makes, where that is faint (see
-        `begin_in`).
+        """Changes of width [N, 4] that take out of the neutral mixture the blur that the motion itself makes, where that is small (see
+        `begins_near`).
 
         A Gaussian of variance s^2 that moves by d is seen, to second order, with s^2 + <d^2>/3 along each axis, and what is seen is the
         neutral one. As a learned change that would have to be told for every Gaussian, which a faint motion is not worth; a motion that
@@ -231,21 +227,7 @@ class HeterogeneityModel:
         ends = np.sqrt(self.own_dim) * np.concatenate([np.eye(self.own_dim), -np.eye(self.own_dim)])
         centers = self.deformation.apply(self._said(tf.constant(ends, tf.float32)))[0]
         blur = tf.reduce_sum(tf.math.reduce_variance(centers, 0), 1) / 3
-        return self._near * tf.pad(-tf.math.log1p(blur / self.neutral.widths**2)[:, None] / (2 * BASE_WIDTH_UNIT), [[0, 0], [3, 0]])
-
-    @property
-    def _near(self):
-        """1 while motion is faint and not found to go further than first order sees, else 0."""
-        return tf.cast(self.faint == 1.0, tf.float32)
-
-    def go_further(self, gain):
-        """Take faint motion for one that goes further than first order sees, where what training gains (nats a particle) is BEYOND times as
-        much as that promised: its neutral Gaussians are smeared, and parts and blur to second order (see `description` and `_unblurred`) no
-        longer hold. Whether that is new."""
-        if self.faint is None or self.faint.numpy() != 1 or self.first_order is None or not gain > BEYOND * self.first_order:
-            return False
-        self.faint.assign(2.0)
-        return True
+        return tf.pad(-tf.math.log1p(blur / self.neutral.widths**2)[:, None] / (2 * BASE_WIDTH_UNIT), [[0, 0], [3, 0]])
 
     def description(self, points, count):
         """What it takes to tell the decoder's outputs and the base, in nats.
@@ -253,10 +235,9 @@ class HeterogeneityModel:
         x = count F v is the mean square v of an output, at latent points [P, own_dim], in errors of estimation after `count` images: F is
         the Fisher information that an image has of it. Motion is told by neighbourhoods (`Deformation.neighbourhoods`), each of which has
         one variance for all its outputs: of where nothing moves hardly anything is left, and what moves together may be small in every
-        single output (see `told_together`). Of faint motion, what each part does as a whole is told before, by six numbers of one variance,
-        from the whole molecule to parts of the size of a neighbourhood (`modes`, see `networks.parts`): where motion is not faint, or
-        turns out to go further than first order saw (`go_further`), the neutral Gaussians are of a smeared density, and what they do has
-        to bend. Other outputs cost
+        single output (see `told_together`). Of small motion, what each part does as a whole is told before, by six numbers of one variance,
+        from the whole molecule to parts of the size of a neighbourhood (`modes`, see `networks.parts`): where motion is not small, the
+        neutral Gaussians are of a smeared density, and what they do has to bend. Other outputs cost
         ``log(1 + x) / 2`` each (minimum description length; Rissanen 1978), and amplitudes ``D log(1 + count F s) / 2`` more, with s their
         mean square distance from two levels (`Deformation.scatter`): of parts that come and go no more has to be told, of others what they
         are along each of the D latent dimensions. The base is held by the motion (`Deformation.unlike`).
@@ -268,7 +249,7 @@ class HeterogeneityModel:
         for name, known, said in columns:
             if name == "position" and self.modes is not None:
                 modes, reader, owner = self.modes
-                of_parts = self._near * tf.matmul(said, reader)
+                of_parts = tf.matmul(said, reader)
                 said -= tf.matmul(of_parts, modes, transpose_b=True)
                 cost += told_together(count * tf.reduce_mean(of_parts**2, 0)[:, None], np.float32(owner[:, None] == np.unique(owner)))
             square = tf.reduce_mean(said**2, 0)
@@ -296,7 +277,7 @@ class HeterogeneityModel:
         The encoder sees the features along the axes of every subspace, scaled to what part of each axis is no noise, and begins with the
         linear answer of the one that leads. Where that is of positions, so does the decoder, and the networks at first add nothing;
         amplitudes have levels, between which a line passes. Motion that explains less than FAINT nats a particle is marked so, for the
-        trainer, and is the only one that sharpens what it moves.
+        trainer; it alone sharpens what it moves, where it is small (`begins_near`).
 
         Parameters
         ----------
@@ -324,12 +305,11 @@ class HeterogeneityModel:
                     first_output = row % self.deformation.outputs
                     self.ahead[:count, first_output:first_output + size].assign((found.axes[:, :count] * np.sqrt(strength)).T)
                     self.led.assign(1.0)
-                    self.first_order = found.evidence(self.own_dim)
-                    self.faint.assign(float(self.first_order < FAINT))
+                    self.faint.assign(float(found.evidence(self.own_dim) < FAINT))
             row, column = row + size, column + kept
         self.axes.assign(axes)
         self.straight.assign(straight)
-        self.settings["unblurred"] = bool(self.settings.get("unblurred")) and self.begins_faint
+        self.settings["unblurred"] = bool(self.settings.get("unblurred")) and self.begins_near
 
     @property
     def linear(self):
@@ -340,6 +320,12 @@ class HeterogeneityModel:
     def begins_faint(self):
         """Whether the linear answer that training began with says little of any one particle (see `begin_in`)."""
         return self.faint is not None and bool(self.faint.numpy())
+
+    @property
+    def begins_near(self):
+        """Whether it does so of motion that is small. In a training that goes finer than FIRST_ANGST a faint answer may be of motion that
+        goes further than the resolution: its neutral Gaussians are smeared, which is why first order sees little of it."""
+        return self.begins_faint and self.looks == 1
 
     def given(self, features):
         """The part [B, given_dim] of z that features [B, F] bring along."""

@@ -42,7 +42,7 @@ def begin(trainer, given, conformations):
     (found, modes), columns = _subspaces(trainer, given, conformations), model.deformation.columns
     leading = explains_most(model, found)
     model.begin_in(found, leading)
-    if model.begins_faint and modes is not None:
+    if model.begins_near and modes is not None:
         _take_modes(trainer, modes)
     return leading % len(columns) if leading is not None and len(columns) > 1 else None
 
@@ -71,7 +71,7 @@ def explains_most(model, subspaces):
 def modes_again(trainer, given, conformations):
     """Give a trainer's model, of a run that goes on, the rigid modes that its decoder is described by: as `begin` left them, or anew."""
     model, path, devices = trainer.model, trainer.run(rundir.WORK, MODES), trainer.devices
-    if not (model.begins_faint and model.deformation.parts[0]):
+    if not (model.begins_near and model.deformation.parts[0]):
         return
     if devices.ask(devices.is_chief and os.path.exists(path))[0]:
         with np.load(path) as data:

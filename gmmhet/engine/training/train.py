@@ -356,7 +356,7 @@ def _finish(config, run, trainer, given_covariance, symmetry):
         resolution_angst=model.likelihood.grid.box * model.pixel_size / model.likelihood.grid.m,
         gaussians=len(model.neutral), free_gaussians=int(model.free.sum()), anchors=model.deformation.anchors, **model.likelihood.figures(),
         **symmetry)
-    if model.base is not None and not model.based.numpy() and not model.begins_faint:
+    if model.base is not None and not model.based.numpy() and not model.begins_near:
         log.info("the mixture that moves is the neutral one: held-out particles were not surely better explained with one learned along")
     if trainer.poses:
         summary.update(pose_error_deg=float(np.degrees(trainer.poses.sigma[0])), pose_error_angst=float(trainer.poses.sigma[1]))
