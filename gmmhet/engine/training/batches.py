@@ -7,8 +7,8 @@ import tensorflow as tf
 from gmmhet.engine.imaging.pose import symmetry_matrices
 from gmmhet.engine.io.errors import ParticleError, listing
 
-#: images that are more often as strong as the median one are no images of particles
-MOST_STRENGTH = 1000.0
+#: images more than so many times as strong as most are no images of particles; most: this share of them, as many others may be blank
+MOST_STRENGTH, MOST_IMAGES = 1000.0, 0.97
 
 
 def check_strength(ids, strength):
@@ -24,7 +24,7 @@ def check_strength(ids, strength):
         naming the particles.
     """
     with np.errstate(invalid="ignore"):
-        odd = ~(strength <= MOST_STRENGTH * np.nanmedian(strength))
+        odd = ~(strength <= MOST_STRENGTH * np.nanquantile(strength, MOST_IMAGES, method="lower"))
     if odd.any():
         raise ParticleError("the image of particle %s is more than %g times as strong as most, or overflows: look at it, and leave such "
                             "particles out with --ids, or normalise the images" % (listing(ids[odd], 20), MOST_STRENGTH))

@@ -153,9 +153,10 @@ def latent_points(model, folder, told, items, config, devices, batch_size=64):
     gradients = devices.compiled(gradient_function(model.likelihood.by(config.objective), model, uncertain))
     parts = [[part.numpy() for part in gradients(len(chosen), *batch)] for chosen, batch in prefetched(
         items, np.arange(len(items.particles)), batch_size, given, devices.own)]
-    features, _, slope, curvature = (np.concatenate(part) for part in zip(*parts))
+    features, _, *pose = (np.concatenate(part) for part in zip(*parts))
     poses, prior = None, unit_prior(model.own_dim)
     if uncertain:
+        slope, curvature = pose
         poses = PoseErrors(slope, curvature, model.pixel_size, np.arange(len(slope)), config.seed)
         poses.assume((np.radians(told["pose_error_deg"]), told["pose_error_angst"]))
     if not model.settings["variational"]:

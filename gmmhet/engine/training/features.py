@@ -26,7 +26,7 @@ ASKED = 1000
 
 def gradient_function(agreement, model, posed=False):
     """A function: images, rotation, shift, ctf, given to features [B, copies, gradients + given_dim], agreement before this stage [B], and
-    where it is asked to (`posed`) its slope [B, 5] and curvature [B, 5, 5] by a change of pose (see `pose_errors`; else nothing, [B, 0]).
+    only where it is asked to (`posed`) its slope [B, 5] and curvature [B, 5, 5] by a change of pose (see `pose_errors`).
 
     `given` [B, copies, given_dim] are latent points of the earlier stages. The gradient with respect to the decoder's outputs at 0 is the
     per-Gaussian gradient carried through the deformation's chain rule, so it is already summed over neighbours that move together, and
@@ -46,8 +46,7 @@ def gradient_function(agreement, model, posed=False):
             values = [look.value(data, transfer * project(placed, amplitudes, widths, look.grid))
                       for look, (data, transfer) in zip(looks, seen)]
         by_output = [tf.reshape(tape.gradient(value, u), [-1, model.copies, model.deformation.outputs]) for value in values]
-        nothing = tf.zeros([tf.shape(images)[0], 0])
-        pose = by_pose(*seen[0], rotation, shift, mixture) if posed else (nothing, nothing)
+        pose = by_pose(*seen[0], rotation, shift, mixture) if posed else ()
         return tf.concat([*by_output, given], 2), values[0], *pose
     return gradients
 
@@ -64,7 +63,7 @@ def compute_features(path, items, given, agreement, model, devices, batch_size=6
     Returns
     -------
     features (Rows), agreement before this stage [n] of every particle (of the neutral model in a first one), its slope [n, 5] and curvature
-    [n, 5, 5] by a change of pose.
+    [n, 5, 5] by a change of pose ([n, 0] where poses are taken as exact).
     """
     values_path = _values(path)
     if not devices.ask(devices.is_chief and os.path.exists(values_path))[0]:
@@ -104,8 +103,9 @@ def _write_features(path, values_path, results, shape, ids):
             file.write(gradient.numpy().tobytes())
             strength = np.sqrt(np.square(gradient, dtype=float).sum((1, 2)))
             kept.append((strength, *(value.numpy() for value in values)))
-        strength, agreement, slope, curvature = (np.concatenate(part) for part in zip(*kept))
+        strength, agreement, *pose = (np.concatenate(part) for part in zip(*kept))
         check_strength(ids, strength)
+        slope, curvature = pose or 2 * [np.zeros((len(agreement), 0), np.float32)]
     write_arrays(values_path, agreement=agreement, slope=slope, curvature=curvature, ids=ids)
 
 

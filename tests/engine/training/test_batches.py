@@ -12,6 +12,7 @@ from gmmhet.engine.training.train import bootstrap_interval, hold_out
 def test_images_far_stronger_than_all_others_are_refused_by_id_and_strong_ones_are_not():
     ids, strength = np.arange(1, 101), np.random.default_rng(0).lognormal(0, 1, 100)
     check_strength(ids, strength)
+    check_strength(ids, np.where(ids % 20 == 1, strength, 1e-6))      # most are blank
     strength[[6, 19, 40]] = 1e5, np.inf, np.nan
     with pytest.raises(ParticleError, match="the image of particle 7, 20, 41 is more than 1000 times as strong as most, or overflows"):
         check_strength(ids, strength)
