@@ -97,7 +97,14 @@ class Devices:
 
     def whole(self, results):
         """A tuple of results [b, ...] per device to those of the whole batch [B, ...], on every process."""
-        return results if self.replicas == 1 else tuple(self._strategy.gather(r, axis=0) for r in results)
+        if self.replicas == 1:
+            return results
+        import tensorflow as tf
+        ours = [self._strategy.experimental_local_results(r)[0] for r in results]
+        empty = [0 in part.shape[1:] for part in ours]      # gathering no columns ends the process
+        found = [None if nothing else self._strategy.gather(r, axis=0) for r, nothing in zip(results, empty)]
+        count = tf.shape(next(whole for whole in found if whole is not None))[0]
+        return tuple(tf.zeros([count, *part.shape[1:]], part.dtype) if whole is None else whole for whole, part in zip(found, ours))
 
     def compiled(self, function):
         """`function`, from tensors of a batch to a tuple of results per item, compiled and shared by all devices.

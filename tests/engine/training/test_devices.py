@@ -109,6 +109,14 @@ def test_a_host_that_is_lost_ends_the_others_with_a_sentence(small, tmp_path, mo
             "then start all again with --resume") in told
 
 
+@pytest.mark.parametrize("flags", [dict(pose_errors="none"), dict(preset="paper")])      # neither looks at poses
+def test_two_devices_train_where_poses_are_taken_as_exact(small, tmp_path, flags):
+    words = map(str, training(small, **{**FLAGS, "epochs": 1, **flags}))
+    done = subprocess.run([sys.executable, "-c", TWO_DEVICES, "train", "--out", tmp_path / "out", *words],
+                          env=dict(os.environ, PYTHONPATH=ROOT), capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and (tmp_path / "out" / rundir.SUMMARY).exists(), done.stderr
+
+
 @pytest.mark.parametrize("count", [1, 2, 23, 46])
 @pytest.mark.parametrize("processes", [1, 2])
 def test_every_item_counts_once_however_a_batch_is_shared(count, processes):
