@@ -26,6 +26,7 @@ particle's own state); null, spurious motion in Å (amplitude where only that va
 set and of the null; seconds of fit and training; particles trained on a second.
 """
 import argparse
+import ast
 import dataclasses
 import glob
 import json
@@ -53,7 +54,7 @@ from scipy.special import softmax
 from systems import NAMES, make
 
 from gmmhet.engine import rundir
-from gmmhet.engine.config import PRESETS, AnalyzeConfig, FitConfig, ReconstructConfig, RefineConfig, TrainConfig
+from gmmhet.engine.config import PRESETS, AnalyzeConfig, FitConfig, ReconstructConfig, RefineConfig, TrainConfig, from_dict
 from gmmhet.engine.gmm.mixture import Mixture
 from gmmhet.engine.gmm.regions import asymmetric_unit
 from gmmhet.engine.imaging.pose import angular_distance_deg
@@ -125,12 +126,16 @@ def scaled(system, sigma):
     return dataclasses.replace(system, base=base)
 
 
+def pose_name(poses, options):
+    """The poses that are asked for, with the errors that they start with, for names of files and folders."""
+    return poses if poses == "true" else "%s_%g_%g" % (poses, *options.pose_error)
+
+
 def posed(case, poses, options, seed):
     """Star file of the particles with the poses that are asked for; kept from an earlier call."""
     if poses == "true":
         return case.path(rundir.STAR)
-    degrees, pixels = options.pose_error
-    star = case.path("poses_%s_%g_%g.star" % (poses, degrees, pixels))
+    star, (degrees, pixels) = case.path("poses_%s.star" % pose_name(poses, options)), options.pose_error
     if not os.path.exists(star):
         particles, rng = read_particles(case.path(rundir.STAR)), np.random.default_rng([seed, 5])
         turns = Rotation.from_rotvec(rng.normal(0, np.radians(degrees) / np.sqrt(3), (len(particles), 3))).as_matrix()
@@ -311,18 +316,16 @@ def rows_of(name, seed, options, report):
     if options.null:
         cases.append(simulate(os.path.join(folder, "null"), system.null(), options, seed))
     for poses in options.poses:
-        named = poses if poses == "true" else "%s_%g_%g" % (poses, *options.pose_error)
         stars = [posed(case, poses, options, seed) for case in cases]
         for preset in options.presets:
-            label = poses
             for again in range(2 if options.refine and system.symmetry == "c1" else 1):
-                models = [fitted(case, star, case.path(named), seed, options) for case, star in zip(cases, stars)]
-                null = learned(cases[1], stars[1], models[1][0], cases[1].path(named), preset, seed, options) if options.null else None
+                label, kept_in = (words + again * "+refine" for words in (poses, pose_name(poses, options)))
+                models = [fitted(case, star, case.path(kept_in), seed, options) for case, star in zip(cases, stars)]
+                null = learned(cases[1], stars[1], models[1][0], cases[1].path(kept_in), preset, seed, options) if options.null else None
                 row, runs = measured(cases[0], stars[0], label, *models[0], preset, seed, options, null)
                 report(row)
                 if again == 0 and options.refine and system.symmetry == "c1":
-                    stars = [refined(case, found[0], case.path(named, "refine_" + preset)) for case, found in zip(cases, [runs, null])]
-                    label, named = poses + "+refine", named + "+refine"
+                    stars = [refined(case, found[0], case.path(kept_in, "refine_" + preset)) for case, found in zip(cases, [runs, null])]
 
 
 def read_options():
@@ -390,15 +393,15 @@ def set_parameter(options, item):
         when there is no such parameter, or the value is not of its kind.
     """
     key, separator, text = item.partition("=")
+    if not separator:
+        raise ValueError("expected key=value")
     stage, cls = (options.fit, FitConfig) if key.startswith("fit.") else (options.train, TrainConfig)
     name = key.removeprefix("fit.")
-    defaults = {f.name: f.default for f in dataclasses.fields(cls)}
-    if not separator or name not in defaults:
-        raise ValueError("expected key=value with a parameter of %s" % cls.stage)
-    kind = type(defaults[name])
-    if kind is bool and text not in ("True", "False"):
-        raise ValueError("expected True or False")
-    stage[name] = text == "True" if kind is bool else kind(text)
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    stage[name] = getattr(from_dict(cls, {name: value}), name)
 
 
 def main():

@@ -321,8 +321,9 @@ def test_parameters_for_a_stage_are_taken_by_their_kind_and_wrong_ones_refused(b
     for item in ("epochs=3", "rigid=False", "smoothness=6", "fit.resolution=18", "vary=position"):
         bench["truth"].set_parameter(options, item)
     assert options.train == dict(epochs=3, rigid=False, smoothness=6.0, vary="position") and options.fit == dict(resolution=18.0)
-    for item, says in (("nonsense=1", "a parameter of train"), ("fit.epochs=1", "a parameter of fit"), ("epochs", "expected key=value"),
-                       ("epochs=many", "invalid literal"), ("rigid=yes", "expected True or False")):
+    for item, says in (("nonsense=1", "unknown parameter 'nonsense' for stage 'train'"), ("epochs", "expected key=value"),
+                       ("fit.epochs=1", "unknown parameter 'epochs' for stage 'fit'"),
+                       ("epochs=many", "'epochs' of stage 'train' must be int, got 'many'"), ("rigid=yes", "must be bool, got 'yes'")):
         with pytest.raises(ValueError, match=says):
             bench["truth"].set_parameter(options, item)
 
@@ -330,7 +331,7 @@ def test_parameters_for_a_stage_are_taken_by_their_kind_and_wrong_ones_refused(b
 @pytest.mark.parametrize("flags,says", [
     (["--presets", "default,nope"], "unknown presets: nope; presets are default, paper"), (["--sets", "null"], "names the nulls of other"),
     (["--seeds", "one"], "argument --seeds: invalid"), (["--pose-error", "2"], "argument --pose-error: invalid"),
-    (["--set-param", "nonsense=1"], "--set-param nonsense=1: expected key=value with a parameter of train"), ([], "holds no ctf_*.npz")])
+    (["--set-param", "nonsense=1"], "--set-param nonsense=1: unknown parameter 'nonsense' for stage 'train'"), ([], "holds no ctf_*.npz")])
 def test_wrong_options_are_refused_before_anything_is_simulated(bench, tmp_path, monkeypatch, capsys, flags, says):
     if flags:
         (tmp_path / "ctf_x.npz").touch()

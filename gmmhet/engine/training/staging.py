@@ -94,8 +94,10 @@ def check_same_images(folder, particles):
     ConfigError
         naming a particle and both images.
     """
+    if not particles.numbered:
+        return
     before = load_model(folder).particles_path
-    if not particles.numbered or not os.path.exists(before) or os.path.samefile(before, particles.path):
+    if not os.path.exists(before) or os.path.samefile(before, particles.path):
         return
     earlier = read_particles(before)
     shared, ours, theirs = np.intersect1d(particles.ids, earlier.ids, return_indices=True)

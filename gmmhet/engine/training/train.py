@@ -83,22 +83,22 @@ def free_gaussians(config, columns, neutral):
     ConfigError
         when rigid bodies are asked for and something could not move so, or when a region of a symmetric particle holds its own copies.
     """
-    free = region_parts(config.region, neutral)
-    if config.symmetry.lower() != "c1" and config.region:
+    free, symmetric = region_parts(config.region, neutral), config.symmetry.lower() != "c1"
+    if symmetric and config.region:
         shared = shared_by_copies(neutral, free > 0, config.symmetry)
         if shared > MOST_SHARED:
             raise ConfigError("--region '%s': %.0f %% of its mass lie where %s turns another part of it. The region is of one subunit, "
                               "and its copies under the symmetry vary by themselves: name what may vary in one of them, or give no "
                               "--region for one whole subunit" % (config.region, 100 * shared, config.symmetry))
-    if config.symmetry.lower() != "c1" and not config.region:
+    elif symmetric:
         free = asymmetric_unit(neutral.centers, neutral.amplitudes, config.symmetry).astype(int)
     if config.rigid and "position" not in columns:
         raise ConfigError("--rigid says how positions move, and --vary %s lets none move: add position" % config.vary)
     if config.rigid and np.all(free == 1):
         raise ConfigError("--rigid: a molecule that moves as one body only changes its pose. Name the parts that move with --region, "
                           "one body each, joined by ';'")
-    bodies = np.bincount(free)[1:] if config.rigid else np.zeros(0, int)
-    if np.any(bodies < FEWEST_IN_BODY):
+    bodies = np.bincount(free)[1:]
+    if config.rigid and np.any(bodies < FEWEST_IN_BODY):
         raise ConfigError("--rigid: body %d of --region '%s' holds %d of the Gaussians, and a body needs %d to be turned: name a larger "
                           "part, or fit more Gaussians" % (np.argmin(bodies) + 1, config.region, bodies.min(), FEWEST_IN_BODY))
     return free
@@ -258,12 +258,11 @@ def train_set(config, run, devices, particles):
     check_resolution(config.resolution, particles.pixel_size)
     symmetry = _symmetry(config.symmetry, neutral, fitted_resolution)
     begins, items = beginning(config, columns, neutral, free), Items(particles, config.symmetry)
-    if begins.folder:
-        check_same_images(begins.folder, particles)
-    given, given_covariance = begins.given(items)
     held_out = hold_out(len(particles), config.held_out, config.seed)
     if begins.folder:
+        check_same_images(begins.folder, particles)
         held_out = held_out_of(begins.folder, particles.ids, held_out)
+    given, given_covariance = begins.given(items)
     _check_particles(run, config, items)
     if holds_others(run(rundir.WORK, GRADIENTS), given):
         raise ConfigError("--resume: %s has been trained further since this run began on top of it, and its conformations of the "

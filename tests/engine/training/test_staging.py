@@ -219,15 +219,15 @@ def without_ids(star, rows, path):
 
 
 def test_particles_known_by_their_rows_alone_must_be_the_images_that_had_these_rows(mixed, tmp_path, capsys):
-    star = mixed / "set" / rundir.STAR
-    without_ids(star, np.arange(100, 200), star.with_name("others.star"))
-    without_ids(star, np.arange(200), star.with_name("first.star"))
+    (tmp_path / rundir.STACK).symlink_to(mixed / "set" / rundir.STACK)
+    for name, first in (("others.star", 100), ("first.star", 0)):
+        without_ids(mixed / "set" / rundir.STAR, np.arange(first, 200), tmp_path / name)
     flags = second(mixed, **dict(QUICK, epochs=1, ids=""))
-    flags[flags.index("--particles") + 1] = star.with_name("others.star")
+    flags[flags.index("--particles") + 1] = tmp_path / "others.star"
     assert gmmhet("train", "--out", tmp_path / "out", *flags) == 2 and not (tmp_path / "out").exists()
     told = capsys.readouterr().err
     assert "in which particle 1 is image 000001@" in told and "which has no rlnImageId" in told and "it is 000101@" in told
-    flags[flags.index("--particles") + 1] = star.with_name("first.star")
+    flags[flags.index("--particles") + 1] = tmp_path / "first.star"
     assert gmmhet("train", "--out", tmp_path / "out", *flags) == 0
 
 

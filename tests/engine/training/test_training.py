@@ -285,7 +285,7 @@ def test_what_the_paper_s_preset_sets_is_said(small, tmp_path):
         assert kinds.count("Dropout") == kinds.count("BatchNormalization") == 1
 
 
-def test_training_stops_when_held_out_particles_are_worse_explained_for_as_long_as_patience(tmp_path):
+def test_training_stops_when_held_out_particles_are_worse_explained_for_as_long_as_patience():
     trainer = object.__new__(Trainer)
     trainer.config, trainer.history, trainer.best = TrainConfig(epochs=100, patience=10), [], None
     for done, best, finished in ((60, 55, False), (64, 55, False), (65, 55, True), (59, 3, False), (60, 3, True), (100, 99, True)):
