@@ -207,6 +207,12 @@ def free_unit(model, system):
     return int(np.argmax([model.neutral.amplitudes[(owner == j + 1) & model.free].sum() for j in range(len(system.movers))]))
 
 
+def units_of_copies(system, free):
+    """The mover (from 0) that each symmetry copy of a particle has in the place of the free one, [copies]."""
+    middle = np.stack([system.base.centers[m.members].mean(0) for m in system.movers])
+    return np.argmin(np.linalg.norm((symmetry_matrices(system.symmetry) @ middle[free])[:, None] - middle, axis=2), axis=1)
+
+
 def aligned(case, run):
     """Movers to look at, and per item the set's row, z, true and the oracle's angles [n, len(movers)].
 
@@ -216,8 +222,9 @@ def aligned(case, run):
     true, oracle = case.coordinates[:, 1:], case.oracle["angles"]
     if case.system.symmetry == "c1":
         return list(range(len(case.system.movers))), row, z, true[row], oracle[row]
-    unit = (free_unit(run["model"], case.system) + copy) % len(case.system.movers)
-    return [free_unit(run["model"], case.system)], row, z, true[row, unit][:, None], oracle[row, unit][:, None]
+    free = free_unit(run["model"], case.system)
+    unit = units_of_copies(case.system, free)[copy]
+    return [free], row, z, true[row, unit][:, None], oracle[row, unit][:, None]
 
 
 def motion_scores(case, run):
@@ -239,7 +246,7 @@ def motion_scores(case, run):
         found["rank"] = [rank_correlation(v, true[:, 0]) for v in (z, oracle)]
     if case.system.symmetry != "c1":
         count = len(case.system.movers)
-        place = (movers[0] + items(case, run)[1]) % count
+        place = units_of_copies(case.system, movers[0])[items(case, run)[1]]
         state, away = case.coordinates[:, 0], 1 - run["landscape"]["probability"][:, 0]      # the largest cluster is that of rest
 
         def right(values):

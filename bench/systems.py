@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from gmmhet.engine.gmm.atoms import Atoms, read_atoms
 from gmmhet.engine.gmm.mixture import Mixture
+from gmmhet.engine.imaging.pose import symmetry_matrices
 from gmmhet.engine.simulate.phantom import ASSEMBLY_STATES
 
 #: standard deviation (Å) of one atom's density
@@ -22,7 +23,7 @@ FAB_DEG, TWO_FABS_DEG, TILT_DEG, UNIT_DEG = 25.0, 20.0, 4.0, 25.0
 HINGE, VARIABLE_LIGHT, VARIABLE_HEAVY = 230, 107, 113
 #: share of the 50S's mass in each part that can be absent
 PART_SHARE = 0.07
-NAMES = ("igg", "assembly", "mixed", "domains", "c3")
+NAMES = ("igg", "assembly", "mixed", "domains", "c3", "d3")
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class System:
 
 def make(name, folder):
     """One of NAMES from the atomic models in `folder`."""
-    return {"igg": igg, "assembly": assembly, "mixed": mixed, "domains": domains, "c3": spike}[name](folder)
+    return {"igg": igg, "assembly": assembly, "mixed": mixed, "domains": domains, "c3": spike, "d3": barrel}[name](folder)
 
 
 def by_residue(atoms):
@@ -195,23 +196,42 @@ def domains(folder):
 def spike(folder):
     """Three units about an axis, each a Fab that stands on an Fc; in each particle one unit's variable domain turns to the axis and
     away."""
+    base, fab, fc, variable, elbow, standing = _standing_fab(folder)
+    top = standing + [34.0, 0.0, 10.0]
+    long_axis = np.linalg.svd(base.centers[fc] - base.centers[fc].mean(0), full_matrices=False)[2][0]
+    stalk = _standing(base.centers, long_axis).apply(base.centers - _middle(base, fc)) + [26.0, 0.0, -45.0]
+    unit = np.where(fc[:, None], stalk, top)
+    return _multimer("c3", Mixture(np.float32(unit), base.amplitudes, base.widths), fab | fc, variable, unit[elbow].mean(0))
+
+
+def barrel(folder):
+    """Six Fabs in two rings of three that stand foot to foot; in each particle one Fab's variable domain turns to the axis and away."""
+    base, fab, _, variable, elbow, standing = _standing_fab(folder)
+    unit = standing + [34.0, 0.0, 24.0]
+    return _multimer("d3", Mixture(np.float32(unit), base.amplitudes, base.widths), fab, variable, unit[elbow].mean(0))
+
+
+def _standing_fab(folder):
+    """The IgG by residue: Mixture, members of a Fab, the Fc, that Fab's variable domains and elbow, each bool [N], and the centres when
+    this Fab stands on its constant domains, whose middle is the origin, [N, 3]."""
     base, chain, residue, fabs, _ = _antibody(folder)
     variable = fabs[0] & (((chain == "L") & (residue <= VARIABLE_LIGHT)) | ((chain == "H") & (residue <= VARIABLE_HEAVY)))
     constant, fc = fabs[0] & ~variable, ~fabs[0] & ~fabs[1]
     elbow = fabs[0] & (((chain == "L") & (np.abs(residue - VARIABLE_LIGHT) <= 2)) |
                        ((chain == "H") & (np.abs(residue - VARIABLE_HEAVY) <= 2)))
     upright = _standing(base.centers, _middle(base, variable) - _middle(base, constant))
-    top = upright.apply(base.centers - _middle(base, constant)) + [34.0, 0.0, 10.0]
-    long_axis = np.linalg.svd(base.centers[fc] - base.centers[fc].mean(0), full_matrices=False)[2][0]
-    stalk = _standing(base.centers, long_axis).apply(base.centers - _middle(base, fc)) + [26.0, 0.0, -45.0]
-    unit, kept = np.where(fc[:, None], stalk, top), fabs[0] | fc
-    turns = [Rotation.from_euler("z", 120.0 * j, degrees=True) for j in range(3)]
-    centers = np.concatenate([turn.apply(unit[kept]) for turn in turns])
-    whole = Mixture(np.float32(centers), np.tile(base.amplitudes[kept], 3), np.tile(base.widths[kept], 3))
-    pivot = unit[elbow].mean(0)
-    number, moving = np.arange(3).repeat(kept.sum()), np.tile(variable[kept], 3)
-    movers = tuple(Mover((number == j) & moving, turn.apply(pivot), turn.apply([0.0, 1.0, 0.0]), UNIT_DEG) for j, turn in enumerate(turns))
-    return System("c3", whole, movers, tuple(State(1 / 3, _whole(whole), (j,)) for j in range(3)), "c3")
+    return base, fabs[0], fc, variable, elbow, upright.apply(base.centers - _middle(base, constant))
+
+
+def _multimer(group, unit, kept, variable, pivot):
+    """Copies of what is kept (bool [N]) of a unit by the point group, of which one turns its variable domain in each particle."""
+    turns = symmetry_matrices(group)
+    copies = len(turns)
+    centers = np.concatenate([unit.centers[kept] @ turn.T for turn in turns])
+    whole = Mixture(np.float32(centers), np.tile(unit.amplitudes[kept], copies), np.tile(unit.widths[kept], copies))
+    number, moving = np.arange(copies).repeat(kept.sum()), np.tile(variable[kept], copies)
+    movers = tuple(Mover((number == j) & moving, turn @ pivot, turn @ [0.0, 1.0, 0.0], UNIT_DEG) for j, turn in enumerate(turns))
+    return System(group, whole, movers, tuple(State(1 / copies, _whole(whole), (j,)) for j in range(copies)), group)
 
 
 def _standing(centers, direction):

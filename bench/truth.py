@@ -1,6 +1,6 @@
 """What fit and train recover of systems whose truth is known, beside what anybody could (the oracle).
 
-    python bench/truth.py --data DIR [--sets igg,assembly,mixed,domains,c3,null] [--box 64] [--n 10000] [--seeds 1]
+    python bench/truth.py --data DIR [--sets igg,assembly,mixed,domains,c3,d3,null] [--box 64] [--n 10000] [--seeds 1]
                           [--poses true,2deg,relion] [--presets default,paper] [--bodies] [--refine] [--out DIR]
                           [--set-param key=value ...] [--resume]
 
@@ -10,8 +10,8 @@ are kept in --out.
 
 Sets: igg, one Fab turns by ±25°; assembly, the 50S in five states; mixed, the same and the central protuberance tilts by 8° from end to end
 in the particles that have it (two stages: amplitudes, then positions in a neutral model of those particles); domains, an IgG with both Fabs
-turning; c3, one unit of three moves; null, each of the others again with all its particles at rest. The oracle knows the true poses,
-whatever poses the run was given.
+turning; c3, one unit of three moves; d3, one of six; null, each of the others again with all its particles at rest. The oracle knows the
+true poses, whatever poses the run was given.
 With --bodies train is told which Gaussians belong to what can move, and moves each such domain as a rigid body (not assembly).
 
 Columns, in which a/b is ours, then the oracle's figure: info, R2 of the angle from z as a fraction of the oracle's; rank, same for the
@@ -66,7 +66,7 @@ from gmmhet.engine.training.model import load_model
 
 EDGE_ANGST, SHIFT_ANGST = 384.0, 6.0
 #: parameters of training that a set needs; all others are defaults
-TRAINING = {"c3": dict(symmetry="c3"), "mixed": dict(vary="amplitude")}
+TRAINING = {"mixed": dict(vary="amplitude")}
 COLUMNS = (("set", 8), ("poses", 11), ("preset", 7), ("seed", 4), ("info", 11), ("rank", 11), ("ARI", 11), ("unit", 11), ("angle", 11),
            ("rms°", 10), ("end°", 14), ("coord Å", 14), ("FSC", 14), ("evidence", 11), ("null", 12), ("verdict", 9),
            ("s fit", 6), ("s train", 7), ("1/s", 5))
@@ -209,7 +209,8 @@ def learned(case, star, gmm, folder, preset, seed, options):
     """The train runs of a set: one, or two for the mixed set, whose second one moves the protuberance in the particles that kept it."""
     name = case.system.name.split()[0]
     told = bodies(case, gmm, folder) if options.bodies and case.system.movers and name != "mixed" else {}
-    first = train(case, star, gmm, os.path.join(folder, "train_" + preset), preset, seed, options, **TRAINING.get(name, {}), **told)
+    first = train(case, star, gmm, os.path.join(folder, "train_" + preset), preset, seed, options,
+                  symmetry=case.system.symmetry, **TRAINING.get(name, {}), **told)
     if not case.system.name.startswith("mixed"):
         return [first]
     return [first, second_stage(case, star, first, folder, preset, seed, options)]
@@ -342,7 +343,7 @@ def read_options():
                         help="rms error of the poses 2deg and relion start with, in degrees and pixels")
     parser.add_argument("--presets", default="default", help="presets of train, comma-separated")
     parser.add_argument("--bodies", action="store_true", help="tell train which Gaussians can move, and that they do so as rigid bodies")
-    parser.add_argument("--refine", action="store_true", help="refine the poses after training, then fit and train again (not c3)")
+    parser.add_argument("--refine", action="store_true", help="refine the poses after training, then fit and train again (not c3, d3)")
     parser.add_argument("--out", default="bench_out", help="folder that keeps the simulated sets, the runs and results.json")
     parser.add_argument("--set-param", nargs="*", action="extend", default=[], metavar="KEY=VALUE",
                         help="parameters of train, or fit.KEY of fit; may be given several times")

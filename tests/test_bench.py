@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 from scipy.special import softmax
 
@@ -88,7 +89,7 @@ def test_a_residue_becomes_one_gaussian_with_its_mass_centre_and_second_moment(b
     np.testing.assert_allclose(np.average(base.centers, axis=0, weights=base.amplitudes), 0, atol=1e-3)
 
 
-@pytest.mark.parametrize("name, mover", [("igg", 0), ("domains", 0), ("domains", 1), ("mixed", 0), ("c3", 2)])
+@pytest.mark.parametrize("name, mover", [("igg", 0), ("domains", 0), ("domains", 1), ("mixed", 0), ("c3", 2), ("d3", 4)])
 def test_a_domain_turns_as_a_rigid_body_by_its_angle_about_its_axis_and_nothing_else_moves(systems, name, mover):
     system = systems[name]
     coordinate = np.zeros(1 + len(system.movers))
@@ -126,17 +127,20 @@ def test_only_particles_that_have_the_protuberance_tilt_it(systems):
     assert not drawn[lacking, 1].any() and 3.9 < np.abs(drawn[~lacking, 1]).max() <= 4.0
 
 
-def test_the_spike_is_symmetric_at_rest_and_one_unit_moves_in_a_particle(systems):
-    spike, turn = systems["c3"], symmetry_matrices("c3")[1]
-    third = len(spike.base) // 3
-    np.testing.assert_allclose(np.roll(spike.base.centers @ turn.T, third, 0), spike.base.centers, atol=1e-3)
-    first, second = spike.at([0, 20.0, 0, 0]).centers, spike.at([1, 0, 20.0, 0]).centers
-    np.testing.assert_allclose(np.roll(first @ turn.T, third, 0), second, atol=1e-3)
-    drawn = spike.draw(300, np.random.default_rng(0))
-    np.testing.assert_array_equal(drawn[:, 1:] != 0, np.arange(3) == drawn[:, :1])
+@pytest.mark.parametrize("group", ["c3", "d3"])
+def test_a_symmetric_system_is_symmetric_at_rest_and_one_unit_moves_in_a_particle(systems, group):
+    system, turns = systems[group], symmetry_matrices(group)
+    count = len(turns)
+    rest, first = (system.at(np.r_[0, angle, np.zeros(count - 1)]).centers for angle in (0.0, 20.0))
+    for unit, turn in enumerate(turns):
+        moved = system.at(np.r_[unit, 20.0 * (np.arange(count) == unit)]).centers
+        for expected, found in ((rest, rest), (first, moved)):
+            assert cKDTree(expected @ turn.T).query(found)[0].max() < 1e-3
+    drawn = system.draw(300, np.random.default_rng(0))
+    np.testing.assert_array_equal(drawn[:, 1:] != 0, np.arange(count) == drawn[:, :1])
 
 
-@pytest.mark.parametrize("name", ["igg", "assembly", "mixed", "domains", "c3"])
+@pytest.mark.parametrize("name", ["igg", "assembly", "mixed", "domains", "c3", "d3"])
 def test_the_null_of_a_system_is_the_system_at_rest_with_everything_present(systems, name):
     null = systems[name].null()
     for coordinate in null.draw(5, np.random.default_rng(0)):
@@ -144,7 +148,7 @@ def test_the_null_of_a_system_is_the_system_at_rest_with_everything_present(syst
         np.testing.assert_array_equal(null.at(coordinate).amplitudes, systems[name].base.amplitudes)
 
 
-@pytest.mark.parametrize("name", ["igg", "assembly", "mixed", "domains", "c3"])
+@pytest.mark.parametrize("name", ["igg", "assembly", "mixed", "domains", "c3", "d3"])
 def test_components_add_up_to_the_mixture_at_every_grid_point(systems, name):
     system = systems[name]
     coordinates, prior = system.grid(3)
@@ -249,19 +253,19 @@ def test_a_true_map_is_centred_and_free_of_aliasing_and_the_region_holds_the_mov
     assert measures.mean_fsc(found, found, mask) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("unit", [0, 2])
-def test_a_symmetry_copy_is_scored_against_the_unit_that_it_brings_to_the_free_ones_place(bench, systems, unit):
-    system, rng = systems["c3"], np.random.default_rng(0)
-    third = len(system.base) // 3
+@pytest.mark.parametrize("group, unit", [("c3", 0), ("c3", 2), ("d3", 1), ("d3", 4)])
+def test_a_symmetry_copy_is_scored_against_the_unit_that_it_brings_to_the_free_ones_place(bench, systems, group, unit):
+    system, rng, turns = systems[group], np.random.default_rng(0), symmetry_matrices(group)
+    count, size = len(turns), len(system.base) // len(turns)
     coordinates = system.draw(6, rng)
     case = SimpleNamespace(system=system, coordinates=coordinates, oracle=dict(angles=coordinates[:, 1:]))
-    latents = dict(id=np.repeat(np.arange(1, 7), 3), copy=np.tile(np.arange(3), 6), z=np.zeros((18, 2)))
-    run = dict(latents=latents, model=SimpleNamespace(neutral=system.base, free=np.arange(3 * third) // third == unit))
+    latents = dict(id=np.repeat(np.arange(1, 7), count), copy=np.tile(np.arange(count), 6), z=np.zeros((6 * count, 2)))
+    run = dict(latents=latents, model=SimpleNamespace(neutral=system.base, free=np.arange(len(system.base)) // size == unit))
     (found,), row, _, truth, _ = bench["measures"].aligned(case, run)
     assert found == unit
     mover = system.movers[unit]
-    for item in range(18):
-        seen = system.at(coordinates[row[item]]).centers @ symmetry_matrices("c3")[latents["copy"][item]]     # the image is at A S_j
+    for item in range(6 * count):
+        seen = system.at(coordinates[row[item]]).centers @ turns[latents["copy"][item]]     # the image is at A S_j
         nearest = np.linalg.norm(mover.turned(system.base.centers[mover.members], truth[item, 0])[:, None] - seen[None], axis=-1).min(1)
         assert nearest.max() < 0.01
 
