@@ -74,14 +74,14 @@ class Common:
 @stage("simulate", "Make a set of particles with known heterogeneity, its consensus map, and the oracle's score.")
 class SimulateConfig(Common):
     kind: str = param("hinge", "hinge: one domain turns continuously; assembly: discrete states with unequal populations; mixed: two "
-                      "parts that can be absent, one of which turns where it is present; c3: one subunit of three moves; null: every "
-                      "particle is the same.", choices=("hinge", "assembly", "mixed", "c3", "null"))
+                      "parts that can be absent, one of which turns where it is present; c3: one subunit of three moves; d2: one of four; "
+                      "null: every particle is the same.", choices=("hinge", "assembly", "mixed", "c3", "d2", "null"))
     n: int = param(16000, "Number of particles.", low=2, high=10**8)
     box: int = param(64, "Box of the particles.", low=16, high=1024, unit="px")
     pixel_size: float = param(4.0, "Pixel size.", low=0.1, high=50.0, unit="Å/px")
     snr: float = param(0.05, "Signal to noise: variance of the CTF-multiplied projections over the variance of the noise.",
                        low=1e-5, high=1e6)
-    angle: float = param(20.0, "Largest rotation of the moving domain to either side (hinge, mixed, c3).", low=0.0, high=90.0, unit="°")
+    angle: float = param(20.0, "Largest rotation of the moving domain to either side (hinge, mixed, c3, d2).", low=0.0, high=90.0, unit="°")
     shift: float = param(4.0, "Standard deviation of the particles' offsets from the box centre.", low=0.0, unit="Å", expert=True)
 
 

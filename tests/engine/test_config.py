@@ -61,7 +61,7 @@ def test_a_whole_number_is_taken_where_a_real_one_is_expected():
     ("simulate", {"box": 8}, "--box must be at least 16 px, got 8."),
     ("simulate", {"n": 1}, "--n must be at least 2, got 1."),
     ("simulate", {"angle": 120.0}, "--angle must be at most 90.0 °, got 120.0."),
-    ("simulate", {"kind": "spring"}, "--kind must be one of hinge, assembly, mixed, c3, null, got 'spring'."),
+    ("simulate", {"kind": "spring"}, "--kind must be one of hinge, assembly, mixed, c3, d2, null, got 'spring'."),
     ("train", {"latent_dim": 0}, "--latent-dim must be at least 1, got 0."),
     ("train", {"objective": "l2"}, "--objective must be one of likelihood, frc, got 'l2'."),
     ("train", {"held_out": 1.0}, "--held-out must be at most 0.9, got 1.0."),

@@ -6,6 +6,7 @@ from gmmhet.engine.imaging.ctf import ctf_values
 from gmmhet.engine.imaging.fourier import FourierGrid, transform
 from gmmhet.engine.imaging.projection import place, project
 from gmmhet.engine.log import progress
+from gmmhet.engine.simulate.phantom import SYMMETRIC
 
 
 def posterior(phantom, particles, sigma, batch_size=32):
@@ -58,9 +59,9 @@ def estimates(phantom, coordinates, p):
         return dict(state=np.argmax(of_state, axis=1), angle=(p[:, arm] @ coordinates[arm, 1]) / np.maximum(p[:, arm].sum(1), 1e-12))
     if phantom.kind == "hinge":
         return dict(angle=p @ coordinates[:, 1])
-    if phantom.kind == "c3":
-        by_unit = p.reshape(len(p), 3, -1)
-        return dict(unit_angles=by_unit @ coordinates[:, 1].reshape(3, -1)[0], unit=1 + np.argmax(by_unit.sum(2), axis=1))
+    if phantom.kind in SYMMETRIC:
+        by_unit = p.reshape(len(p), len(phantom.turns), -1)
+        return dict(unit_angles=by_unit @ coordinates[:by_unit.shape[2], 1], unit=1 + np.argmax(by_unit.sum(2), axis=1))
     return {}
 
 
@@ -72,7 +73,7 @@ def truths(phantom, drawn):
         return dict(state=drawn[:, 0].astype(int), angle=np.where(phantom.has_arm(drawn[:, 0]), drawn[:, 1], np.nan))
     if phantom.kind == "hinge":
         return dict(angle=drawn[:, 1])
-    if phantom.kind == "c3":
+    if phantom.kind in SYMMETRIC:
         unit = drawn[:, 0].astype(int)
-        return dict(unit_angles=np.where(unit[:, None] == np.arange(1, 4), drawn[:, 1:], 0.0), unit=unit)
+        return dict(unit_angles=np.where(unit[:, None] == np.arange(1, 1 + len(phantom.turns)), drawn[:, 1:], 0.0), unit=unit)
     return {}

@@ -5,12 +5,15 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from gmmhet.engine.gmm.mixture import Mixture
+from gmmhet.engine.imaging.pose import symmetry_matrices
 
 #: unequal populations of the assembly states, and the parts (1 to 4) that each state lacks
 ASSEMBLY_STATES = ((0.35, ()), (0.25, (1,)), (0.2, (2,)), (0.12, (1, 3)), (0.08, (2, 4)))
 #: the same of the mixed phantom, whose part 1 turns where it is present
 MIXED_STATES = ((0.4, ()), (0.3, (1,)), (0.3, (2,)))
 STATES = {"assembly": ASSEMBLY_STATES, "mixed": MIXED_STATES}
+#: kinds named after their point group: one of the units moves
+SYMMETRIC = ("c3", "d2")
 
 
 @dataclass(frozen=True)
@@ -19,11 +22,11 @@ class Phantom:
 
     Attributes
     ----------
-    kind : hinge, assembly, mixed, c3 or null.
+    kind : hinge, assembly, mixed, c3, d2 or null.
     base : Mixture at rest.
-    part : int [N]; hinge: 1 on the arm; c3: 1 to 3 on the three arms; assembly: 1 to 4 on the parts that can be absent;
+    part : int [N]; hinge: 1 on the arm; c3, d2: 1 to 3 or 4 on the arms; assembly: 1 to 4 on the parts that can be absent;
         mixed: 1 on the arm, which can be absent, 2 on another such part; else 0.
-    pivot, axis : [3] Å and unit vector of the hinge (c3: of unit 1; the others by symmetry).
+    pivot, axis : [3] Å and unit vector of the hinge (c3, d2: of unit 1; the others by symmetry).
     angle_deg : largest rotation to either side.
     """
 
@@ -34,11 +37,16 @@ class Phantom:
     axis: np.ndarray = field(default_factory=lambda: np.array([0.0, 0.0, 1.0]))
     angle_deg: float = 0.0
 
+    @property
+    def turns(self):
+        """Matrices [units, 3, 3] that take unit 1 to each; what does not move by units has one."""
+        return symmetry_matrices(self.kind if self.kind in SYMMETRIC else "c1")
+
     def turned(self, angle_deg, unit=1):
         """The mixture with arm `unit` turned by an angle."""
-        turn_unit = Rotation.from_euler("z", 120.0 * (unit - 1), degrees=True)
-        pivot = turn_unit.apply(self.pivot)
-        turn = Rotation.from_rotvec(np.radians(angle_deg) * turn_unit.apply(self.axis))
+        turn_unit = self.turns[unit - 1]
+        pivot = turn_unit @ self.pivot
+        turn = Rotation.from_rotvec(np.radians(angle_deg) * (turn_unit @ self.axis))
         arm = self.part == unit
         centers = self.base.centers.copy()
         centers[arm] = turn.apply(centers[arm] - pivot) + pivot
@@ -50,9 +58,9 @@ class Phantom:
         return Mixture(self.base.centers, np.where(absent, 0, self.base.amplitudes).astype(np.float32), self.base.widths)
 
     def at(self, coordinate):
-        """The mixture at a coordinate: (unit, angle in degrees) for hinge and c3, (state, angle) for assembly and mixed."""
+        """The mixture at a coordinate: (unit, angle in degrees) for hinge, c3 and d2, (state, angle) for assembly and mixed."""
         first, second = coordinate
-        if self.kind in ("hinge", "c3"):
+        if self.kind in ("hinge", *SYMMETRIC):
             return self.turned(second, int(first))
         if self.kind == "mixed":
             return Mixture(self.turned(second).centers, self.in_state(int(first)).amplitudes, self.base.widths)
@@ -64,8 +72,8 @@ class Phantom:
         if self.kind in STATES:
             state = rng.choice(len(STATES[self.kind]), n, p=[p for p, _ in STATES[self.kind]])
             return np.stack([state, np.where(self.has_arm(state), angle, 0.0)], 1).astype(float)
-        if self.kind == "c3":
-            return np.stack([rng.integers(1, 4, n), angle], 1).astype(float)
+        if self.kind in SYMMETRIC:
+            return np.stack([rng.integers(1, 1 + len(self.turns), n), angle], 1).astype(float)
         return np.stack([np.ones(n), angle if self.kind == "hinge" else np.zeros(n)], 1)
 
     def has_arm(self, state):
@@ -81,16 +89,15 @@ class Phantom:
             return np.array(found)[:, :2], np.array(found)[:, 2]
         if self.kind == "null":
             return np.array([[1.0, 0.0]]), np.ones(1)
-        units = (1, 2, 3) if self.kind == "c3" else (1,)
-        coordinates = np.array([[u, a] for u in units for a in angle])
+        coordinates = np.array([[u, a] for u in range(1, 1 + len(self.turns)) for a in angle])
         return coordinates, np.full(len(coordinates), 1.0 / len(coordinates))
 
 
 def make_phantom(kind, radius_angst, width_angst, angle_deg, seed):
     """A lumpy pseudo-molecule of about `radius_angst` made of Gaussians of `width_angst`.
 
-    hinge and null: a core with an arm; assembly: a core with four parts; mixed: a core with an arm and another part; c3: three arms
-    around a core.
+    hinge and null: a core with an arm; assembly: a core with four parts; mixed: a core with an arm and another part; c3, d2: three or
+    four arms around a core.
     """
     rng = np.random.default_rng(seed)
     r, spacing = radius_angst, 2.0 * width_angst
@@ -99,10 +106,12 @@ def make_phantom(kind, radius_angst, width_angst, angle_deg, seed):
         directions = ((0.75, 0, 0.3), (-0.7, 0.3, 0.2), (0, -0.75, 0.1), (0.1, 0.6, -0.6))
         parts = [_ellipsoid(r * np.array(d), (0.26 * r, 0.22 * r, 0.2 * r), spacing, rng) for d in directions]
         pivot, axis, units = np.zeros(3), np.array([0.0, 0.0, 1.0]), parts
-    elif kind == "c3":
-        core = _symmetric(core[_sector(core)])
-        arm = _ellipsoid((0.72 * r, 0, 0.45 * r), (0.2 * r, 0.2 * r, 0.4 * r), spacing, rng)
-        units = [Rotation.from_euler("z", 120.0 * j, degrees=True).apply(arm) for j in range(3)]
+    elif kind in SYMMETRIC:
+        turns, middle = symmetry_matrices(kind), np.array([0.72, 0, 0.45]) * r
+        own = core[np.argmax(core @ (turns @ middle).T, axis=1) == 0]
+        core = np.concatenate([own @ turn.T for turn in turns])
+        arm = _ellipsoid(middle, (0.2 * r, 0.2 * r, 0.4 * r), spacing, rng)
+        units = [arm @ turn.T for turn in turns]
         pivot, axis = np.array([0.5 * r, 0, 0.1 * r]), np.array([0.0, 1.0, 0.0])
     else:
         units = [_ellipsoid((0.3 * r, 0, 0.72 * r), (0.24 * r, 0.22 * r, 0.42 * r), spacing, rng)]
@@ -112,11 +121,10 @@ def make_phantom(kind, radius_angst, width_angst, angle_deg, seed):
     centers = np.concatenate([core] + units)
     part = np.concatenate([np.full(len(p), i) for i, p in enumerate([core] + units)])
     amplitudes = rng.uniform(0.6, 1.4, len(centers))
-    if kind == "c3":
-        unit_amplitudes = rng.uniform(0.6, 1.4, len(core) // 3), rng.uniform(0.6, 1.4, len(units[0]))
-        amplitudes = np.concatenate([np.tile(unit_amplitudes[0], 3), np.tile(unit_amplitudes[1], 3)])
+    if kind in SYMMETRIC:
+        amplitudes = np.concatenate([np.tile(rng.uniform(0.6, 1.4, len(piece)), len(turns)) for piece in (own, arm)])
     base = Mixture(centers.astype(np.float32), amplitudes.astype(np.float32), np.full(len(centers), width_angst, np.float32))
-    return Phantom(kind, base, part, pivot, axis, angle_deg if kind in ("hinge", "c3", "mixed") else 0.0)
+    return Phantom(kind, base, part, pivot, axis, angle_deg if kind in ("hinge", "mixed", *SYMMETRIC) else 0.0)
 
 
 def _ellipsoid(middle, semi_axes, spacing, rng):
@@ -127,13 +135,3 @@ def _ellipsoid(middle, semi_axes, spacing, rng):
     lattice = lattice + rng.normal(0, 0.25 * spacing, lattice.shape)
     inside = np.sum((lattice / semi_axes) ** 2, axis=1) <= 1
     return middle + lattice[inside & (rng.random(len(lattice)) < 0.7)]
-
-
-def _sector(points):
-    """Points within 60 degrees of the x axis in azimuth."""
-    return np.abs(np.degrees(np.arctan2(points[:, 1], points[:, 0]))) <= 60
-
-
-def _symmetric(points):
-    """The three copies of points under C3."""
-    return np.concatenate([Rotation.from_euler("z", 120.0 * j, degrees=True).apply(points) for j in range(3)])

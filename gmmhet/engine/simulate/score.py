@@ -7,6 +7,8 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
+from gmmhet.engine.simulate.phantom import SYMMETRIC
+
 #: fewer values are not scored: half of them could not settle a quadratic fit
 FEWEST = 50
 #: random halvings of the particles that information is the mean over
@@ -59,9 +61,9 @@ def score_all(kind, truth, estimate):
 
     Parameters
     ----------
-    kind : hinge, assembly, mixed, c3 or null.
+    kind : hinge, assembly, mixed, c3, d2 or null.
     truth : dict of `oracle.truths`.
-    estimate : dict with z [n, D] (hinge), z [n, 3, D] (c3), state [n] (assembly), or z and state (mixed).
+    estimate : dict with z [n, D] (hinge), z [n, units, D] (c3, d2), state [n] (assembly), or z and state (mixed).
 
     Returns
     -------
@@ -75,7 +77,7 @@ def score_all(kind, truth, estimate):
         arm = np.isfinite(truth["angle"])
         return dict(adjusted_rand_index=scored(adjusted_rand_score, truth["state"], estimate["state"]),
                     r2=scored(information, truth["angle"][arm], estimate["z"][arm]))
-    if kind == "c3":
+    if kind in SYMMETRIC:
         z = estimate["z"].reshape(-1, estimate["z"].shape[-1])
         return {name: scored(measure, truth["unit_angles"].reshape(-1), z) for name, measure in OF_ANGLES.items()}
     return {}
@@ -90,7 +92,7 @@ def oracle_scores(kind, truth, estimate):
         return score_all(kind, truth, dict(z=estimate["angle"][:, None]))
     if kind == "mixed":
         return score_all(kind, truth, dict(state=estimate["state"], z=estimate["angle"][:, None]))
-    if kind == "c3":
+    if kind in SYMMETRIC:
         figures = score_all(kind, truth, dict(z=estimate["unit_angles"][..., None]))
         figures["unit_identified"] = float(np.mean(estimate["unit"] == truth["unit"]))
         return figures

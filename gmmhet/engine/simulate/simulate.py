@@ -13,7 +13,7 @@ from gmmhet.engine.io.volumes import write_map
 from gmmhet.engine.log import log, progress
 from gmmhet.engine.simulate.images import CHUNK, consensus_map, draw_ctf, draw_poses, noisy_images
 from gmmhet.engine.simulate.oracle import estimates, posterior, truths
-from gmmhet.engine.simulate.phantom import ASSEMBLY_STATES, Phantom, make_phantom
+from gmmhet.engine.simulate.phantom import ASSEMBLY_STATES, SYMMETRIC, Phantom, make_phantom
 from gmmhet.engine.simulate.physics import decoded_angles, decoded_states, plain_r2
 from gmmhet.engine.simulate.score import FEWEST, fraction, oracle_scores, score_all, scored
 from gmmhet.engine.training.model import load_model
@@ -68,9 +68,10 @@ def score(config, run):
     if unknown:
         raise ConfigError("%d particles of --model %s are not in --truth %s, the first is id %d: give the 'simulate' run that made them" % (
             len(unknown), config.model, config.truth, unknown[0]))
-    if copies != (3 if oracle["kind"] == "c3" else 1):
+    if copies != len(phantom.turns):
         raise ConfigError("--truth %s is of kind %s, so the model must be trained with --symmetry %s; --model %s has %d latent points a "
-                          "particle" % (config.truth, oracle["kind"], "c3" if oracle["kind"] == "c3" else "c1", config.model, copies))
+                          "particle" % (config.truth, oracle["kind"], oracle["kind"] if oracle["kind"] in SYMMETRIC else "c1",
+                                        config.model, copies))
     run.create()
     order = np.array([rows[i] for i in ids])
     truth = {k: v[order] for k, v in truth.items()}

@@ -13,7 +13,7 @@ from gmmhet.engine.simulate.images import consensus_map, noisy_images
 from gmmhet.engine.simulate.phantom import ASSEMBLY_STATES, make_phantom
 from gmmhet.engine.simulate.score import fraction, information, rank_correlation, score_all
 
-KINDS = ("hinge", "assembly", "mixed", "c3", "null")
+KINDS = ("hinge", "assembly", "mixed", "c3", "d2", "null")
 
 
 def phantom(kind, angle=20.0):
@@ -39,13 +39,16 @@ def test_an_assembly_state_lacks_its_parts_and_populations_sum_to_one():
         np.testing.assert_array_equal(p.at((state, 0)).centers, p.base.centers)
 
 
-def test_the_c3_phantom_at_rest_is_symmetric_and_moving_a_unit_is_moving_another_after_a_third_of_a_turn():
-    p = phantom("c3")
-    turn = symmetry_matrices("c3")[1]
-    turned = p.base.centers @ turn.T
-    assert np.linalg.norm(turned[:, None] - p.base.centers[None], axis=-1).min(1).max() < 1e-3
-    first, second = p.at((1, 12.0)).centers @ turn.T, p.at((2, 12.0)).centers
-    assert np.linalg.norm(first[:, None] - second[None], axis=-1).min(1).max() < 1e-3
+@pytest.mark.parametrize("kind", ["c3", "d2"])
+def test_a_symmetric_phantom_at_rest_is_symmetric_and_moving_a_unit_is_moving_another_seen_from_elsewhere(kind):
+    p = phantom(kind)
+    for unit, turn in enumerate(symmetry_matrices(kind), 1):
+        turned = p.base.centers @ turn.T
+        nearest = np.linalg.norm(turned[:, None] - p.base.centers[None], axis=-1)
+        assert nearest.min(1).max() < 1e-3
+        np.testing.assert_allclose(p.base.amplitudes[nearest.argmin(1)], p.base.amplitudes, rtol=1e-6)
+        first, moved = p.at((1, 12.0)).centers @ turn.T, p.at((unit, 12.0)).centers
+        assert np.linalg.norm(first[:, None] - moved[None], axis=-1).min(1).max() < 1e-3
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -80,7 +83,7 @@ def test_the_noise_has_the_variance_that_the_signal_to_noise_ratio_asks_for(snr)
     assert (images - signal).std(axis=(1, 2)).std() < 0.1 * sigma
 
 
-@pytest.mark.parametrize("kind,score", [("hinge", "r2"), ("assembly", "adjusted_rand_index"), ("c3", "r2"), ("null", None)])
+@pytest.mark.parametrize("kind,score", [("hinge", "r2"), ("assembly", "adjusted_rand_index"), ("c3", "r2"), ("d2", "r2"), ("null", None)])
 def test_a_set_is_written_with_its_truth_by_id_and_an_oracle_that_beats_noise(tmp_path, kind, score):
     assert gmmhet("simulate", "--out", tmp_path / "set", "--kind", kind, "--n", 200, "--box", 33, "--pixel-size", 6, "--snr", 0.3,
                   "--seed", 5) == 0
@@ -94,7 +97,8 @@ def test_a_set_is_written_with_its_truth_by_id_and_an_oracle_that_beats_noise(tm
         names = {name[5:] for name in truth.files if name.startswith("true_")}
     assert (len(particles), particles.box, volume.shape, pixel_size) == (200, 33, (33, 33, 33), 6.0)
     assert np.bincount(particles.half).tolist() == [0, 100, 100]
-    assert names == {"hinge": {"angle"}, "assembly": {"state"}, "c3": {"unit_angles", "unit"}, "null": set()}[kind]
+    assert names == {"hinge": {"angle"}, "assembly": {"state"}, "c3": {"unit_angles", "unit"}, "d2": {"unit_angles", "unit"},
+                     "null": set()}[kind]
     assert oracle["kind"] == kind and (score is None or oracle[score] > 0.3)
 
 
@@ -156,12 +160,13 @@ def test_scores_join_latents_and_truth_by_id_and_not_by_order(hinge, hinge_run, 
     assert found[0]["fraction_of_oracle"]["r2"] == pytest.approx(found[0]["scores"]["r2"] / found[0]["oracle"]["r2"])
 
 
-def test_a_c3_set_trained_with_its_symmetry_tells_which_unit_moved(tmp_path_factory):
-    folder = simulated(tmp_path_factory.mktemp("c3"), "c3", 400, 4.0, angle=35)
-    assert gmmhet("train", "--out", folder / "train", *training(folder, symmetry="c3", vary="position", epochs=12, latent_dim=2)) == 0
+@pytest.mark.parametrize("kind, copies", [("c3", 3), ("d2", 4)])
+def test_a_symmetric_set_trained_with_its_symmetry_tells_which_unit_moved(tmp_path_factory, kind, copies):
+    folder = simulated(tmp_path_factory.mktemp(kind), kind, 400, 4.0, angle=35)
+    assert gmmhet("train", "--out", folder / "train", *training(folder, symmetry=kind, vary="position", epochs=12, latent_dim=2)) == 0
     assert gmmhet("score", "--out", folder / "score", "--model", folder / "train", "--truth", folder / "set") == 0
     found = json.load(open(folder / "score" / rundir.SUMMARY))
     with np.load(folder / "train" / rundir.LATENTS) as data:
-        assert len(data["id"]) == 1200 and data["copy"].tolist() == [0, 1, 2] * 400
+        assert len(data["id"]) == 400 * copies and data["copy"].tolist() == list(range(copies)) * 400
     assert found["fraction_of_oracle"]["r2"] > 0.4
     assert gmmhet("refine", "--out", folder / "refine", "--model", folder / "train") == 0
