@@ -12,7 +12,8 @@ from gmmhet.engine import rundir
 from gmmhet.engine.config import DEFAULT_RESOLUTION_PX
 from gmmhet.engine.gmm.mixture import Mixture, render
 from gmmhet.engine.gmm.regions import region_mask
-from gmmhet.engine.io.volumes import write_map
+from gmmhet.engine.io.volumes import read_map, write_map
+from gmmhet.engine.losses.fsc import fsc_curve
 from gmmhet.engine.training import fit as stage
 
 BOX, PIXEL = 32, 5.0
@@ -183,6 +184,47 @@ def test_training_takes_a_chain_for_its_region_and_names_the_chains_there_are(da
     assert gmmhet("train", "--out", tmp_path / "right", *flags, "--region", "chain:B") == 0
     number = np.sum(found(labelled)[0].labels.chain == "B")
     assert "%d of %d Gaussians may vary" % (number, len(found(labelled)[0])) in (tmp_path / "right" / rundir.LOG).read_text()
+
+
+# ---- straight from particles, and inside a mask
+
+def test_particles_without_a_map_give_the_model_of_what_they_show(hinge, tmp_path):
+    assert fit(tmp_path / "fit", particles=hinge / "set" / rundir.STAR, n_gaussians=80, steps=120) == 0
+    (mixture, summary), (given, _) = found(tmp_path / "fit"), found(hinge / "fit")
+    assert (summary["box"], summary["pixel_size"]) == (32, 6.0) and summary["mean_fsc"] > 0.9
+    truth, pixel_size = read_map(str(hinge / "set" / rundir.MAP))
+    curves = [fsc_curve(render(model, 32, pixel_size), truth)[1:9] for model in (mixture, given)]
+    assert curves[0].mean() > 0.9 * curves[1].mean()
+    assert mixture.amplitudes.sum() == pytest.approx(given.amplitudes.sum(), rel=0.3)      # on the scale of the particles
+
+
+def test_a_mask_leaves_no_gaussian_outside_it(data, tmp_path):
+    left = np.zeros((BOX,) * 3, np.float32)
+    left[:, :, :BOX // 2 + 2] = 1
+    write_map(str(tmp_path / "left.mrc"), left, PIXEL)
+    assert fit(tmp_path / "fit", map=data / "whole.mrc", mask=tmp_path / "left.mrc") == 0
+    mixture, summary = found(tmp_path / "fit")
+    assert mixture.centers[:, 0].max() < 2.5 * PIXEL and summary["probes"] == 0
+    assert mass_of(mixture, "A") == pytest.approx(mixture.amplitudes.sum()) and 650 < mixture.amplitudes.sum() < 950
+
+
+def test_a_mask_of_other_pixels_is_refused_with_both(data, tmp_path, capsys):
+    for box, pixel in ((BOX, 4.0), (BOX - 2, PIXEL)):
+        write_map(str(tmp_path / "mask.mrc"), np.ones((box,) * 3), pixel)
+        assert fit(tmp_path / "fit", map=data / "whole.mrc", mask=tmp_path / "mask.mrc") == 2
+        assert "mask.mrc has %d px of %.4f Å, the map has %d px of %.4f Å" % (box, pixel, BOX, PIXEL) in capsys.readouterr().err
+
+
+def test_gaussians_are_kept_in_the_mask_and_beside_the_molecule_where_they_hold_something():
+    def ball(middle, radius_px):
+        axes = np.meshgrid(*[np.arange(BOX) - BOX // 2] * 3, indexing="ij")
+        return sum((axis - off) ** 2 for axis, off in zip(axes, middle[::-1])) < radius_px**2
+    solid, mask = ball((0, 0, 0), 5), ball((0, 0, 0), 12)
+    target = stage.Target(solid, solid, 0.5, solid, ~solid & ball((8, 0, 0), 3), np.float32(mask), PIXEL, 12.0, None)
+    places = np.float32([[0, 0, 0], [10, 5, 0], [40, 0, 0], [40, 5, 0], [70, 0, 0]])
+    amplitudes = np.float32([1, 0.01, 0.01, 0.1, 1])      # in the molecule; faint there; faint beside; not faint beside; outside the mask
+    mixture = Mixture(places, amplitudes, np.full(5, 5, np.float32))
+    assert target.keeps(mixture).tolist() == [True, True, False, True, False]
 
 
 # ---- weak density
