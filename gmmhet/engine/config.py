@@ -19,6 +19,8 @@ COLUMNS = ("amplitude", "position", "width")
 FIRST_ANGST = 12.0
 #: most particles of a half set that the network of the other judges
 MOST_JUDGED = 5000
+#: most symmetry-related places of a particle: the points of them all are found together
+MOST_COPIES = 100
 #: target resolution of a fit where none is given, in pixels (the Nyquist limit is 2), and the Gaussians that are enough then
 DEFAULT_RESOLUTION_PX, MOST_BY_DEFAULT = 2.05, 8192
 
@@ -267,6 +269,11 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def copies(symmetry) -> int:
+    """Number of symmetry-related places of a point group cN or dN."""
+    return int(symmetry.strip()[1:]) * (2 if symmetry.strip().lower().startswith("d") else 1)
+
+
 def problems(config) -> List[str]:
     """Sentences about every value outside its range or choices; empty when the parameters are sound."""
     found = []
@@ -274,6 +281,9 @@ def problems(config) -> List[str]:
         found.append("--gpus must be 'auto', 'none' or ids such as '0,1', got '%s'." % config.gpus)
     if not re.fullmatch(r"[cCdD][1-9]\d*", getattr(config, "symmetry", "c1").strip()):
         found.append("--symmetry must be cN or dN (such as c3 or d2), got '%s'." % config.symmetry)
+    elif copies(getattr(config, "symmetry", "c1")) > MOST_COPIES:
+        found.append("--symmetry %s has %d places in a particle, expected at most %d." % (
+            config.symmetry, copies(config.symmetry), MOST_COPIES))
     for f in fields(config):
         value, m = getattr(config, f.name), f.metadata
         unit = " " + m["unit"] if m["unit"] else ""

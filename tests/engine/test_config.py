@@ -66,6 +66,8 @@ def test_a_whole_number_is_taken_where_a_real_one_is_expected():
     ("train", {"objective": "l2"}, "--objective must be one of likelihood, frc, got 'l2'."),
     ("train", {"held_out": 1.0}, "--held-out must be at most 0.9, got 1.0."),
     ("refine", {"sigma_angle": -1.0}, "--sigma-angle must be at least 0.0 °, got -1.0."),
+    ("train", {"symmetry": "c101"}, "--symmetry c101 has 101 places in a particle, expected at most 100."),
+    ("reconstruct", {"symmetry": "D51"}, "--symmetry D51 has 102 places in a particle, expected at most 100."),
     ("fit", {"seed": -1}, "--seed must be at least 0, got -1."),
 ])
 def test_a_value_outside_its_range_is_named_with_its_limit_and_unit(stage, values, message):

@@ -20,6 +20,11 @@ def find_threshold(volume):
     """Density level of the molecule's surface: Otsu's threshold between solvent and molecule, halved, or more where noise reaches higher.
 
     The histogram is taken over positive densities; see Otsu (1979).
+
+    Raises
+    ------
+    ValueError
+        when the map has no positive density, or is the same everywhere.
     """
     positive = volume[volume > 0]
     if not positive.size:
@@ -37,7 +42,13 @@ def find_threshold(volume):
 
 
 def solid_region(smooth, threshold):
-    """Voxels above the threshold without specks of dust, pieces below a hundredth of the largest: bool [L, L, L]."""
+    """Voxels above the threshold without specks of dust, pieces below a hundredth of the largest: bool [L, L, L].
+
+    Raises
+    ------
+    ValueError
+        when there are none.
+    """
     pieces, count = label(smooth > threshold)
     if not count:
         raise ValueError("no density lies above the threshold %.4g (the map's largest smoothed density is %.4g): lower --threshold" % (

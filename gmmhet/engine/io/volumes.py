@@ -87,6 +87,11 @@ def write_map(path, array, pixel_size):
     path : str
     array : [L, L, L], indexed [z, y, x].
     pixel_size : float, Å/px.
+
+    Raises
+    ------
+    MapError
+        when the array has other than three axes.
     """
     array = np.ascontiguousarray(array, np.float32)
     if array.ndim != 3:

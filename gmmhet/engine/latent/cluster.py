@@ -34,6 +34,11 @@ def kmeans_labels(z, clusters, seed):
     Returns
     -------
     labels : [B] int32, from 1 in order of size.
+
+    Raises
+    ------
+    LatentError
+        when there are fewer different points than clusters.
     """
     from sklearn.cluster import KMeans
     different = len(np.unique(z, axis=0)) if clusters > 1 else 1
@@ -53,6 +58,11 @@ def density_labels(z):
     Returns
     -------
     labels : [B] int32, from 1 in order of size; 0 where the point lies between clusters.
+
+    Raises
+    ------
+    LatentError
+        when there are fewer particles than two of the smallest clusters hold.
     """
     from sklearn.cluster import HDBSCAN
     smallest = max(5, int(SMALLEST_FRACTION * len(z)))

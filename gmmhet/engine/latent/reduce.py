@@ -44,6 +44,11 @@ def principal_axes(z):
     Returns
     -------
     PrincipalAxes
+
+    Raises
+    ------
+    LatentError
+        for fewer points.
     """
     from sklearn.decomposition import PCA
     z = np.asarray(z, float)
@@ -67,6 +72,11 @@ def umap_plane(z, neighbours, seed):
     Returns
     -------
     xy : [B, 2] float32
+
+    Raises
+    ------
+    LatentError
+        when there are too few points for so many neighbours.
     """
     if len(z) <= neighbours:
         raise LatentError("--umap-neighbours must be less than the number of particles (%d), got %d: lower it, or use --embedding pca"

@@ -49,6 +49,11 @@ def masked_fsc_curve(map_a, map_b, mask):
     """`fsc_curve` of the maps multiplied by `mask` [L, L, L] (0 to 1).
 
     A mask adds correlation of its own where it is tight or sharp; no correction for it is made here.
+
+    Raises
+    ------
+    ValueError
+        when the mask has another shape than the maps.
     """
     if np.shape(mask) != np.shape(map_a):
         raise ValueError("mask must have the maps' shape %s, got %s" % (list(np.shape(map_a)), list(np.shape(mask))))

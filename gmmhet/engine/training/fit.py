@@ -143,6 +143,13 @@ def make_target(volume, pixel_size, resolution, threshold, weak_level, mask, ato
     weak_level : float, density of probes; None finds it, inf wants none.
     mask : float32 [L, L, L] or None; a mask limits everything, without one a soft one is made around what was found.
     atoms : Atoms in Å from the box centre, or None.
+
+    Raises
+    ------
+    ConfigError
+        when the level of probes is not below the density threshold.
+    ValueError
+        when the map holds no molecule (see `seeding`).
     """
     smooth = seeding.smooth_to(volume, pixel_size, resolution)
     allowed = smooth if mask is None else np.where(mask > 0.5, smooth, 0)
@@ -185,7 +192,13 @@ def _grow(config, target, count):
 
 
 def parse_probes(text):
-    """'auto' to None, 'none' to infinity, else a density level above 0."""
+    """'auto' to None, 'none' to infinity, else a density level above 0.
+
+    Raises
+    ------
+    ConfigError
+        for anything else.
+    """
     if text in ("auto", "none"):
         return None if text == "auto" else np.inf
     try:
@@ -198,7 +211,13 @@ def parse_probes(text):
 
 
 def parse_count(text):
-    """'auto' to 0, else a whole number from 4."""
+    """'auto' to 0, else a whole number from 4.
+
+    Raises
+    ------
+    ConfigError
+        for anything else.
+    """
     if text == "auto":
         return 0
     if not text.isdigit() or int(text) < 4:

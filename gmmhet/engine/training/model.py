@@ -472,7 +472,13 @@ class HeterogeneityModel:
 
 
 def assign(variables, values):
-    """Set variables to values, checking their number and shapes."""
+    """Set variables to values.
+
+    Raises
+    ------
+    ValueError
+        when their number or shapes differ.
+    """
     made = "it was made with other settings, or by another version of gmmhet; train again"
     if len(variables) != len(values):
         raise ValueError("the saved model has %d arrays, expected %d: %s" % (len(values), len(variables), made))

@@ -66,7 +66,13 @@ def load_neutral(folder, particles, rescale):
 
 
 def parse_columns(vary):
-    """'amplitude,position' to a tuple of COLUMNS."""
+    """'amplitude,position' to a tuple of COLUMNS.
+
+    Raises
+    ------
+    ConfigError
+        when it names another, or none.
+    """
     columns = tuple(c.strip() for c in vary.split(",") if c.strip())
     wrong = [c for c in columns if c not in COLUMNS]
     if wrong or not columns:
@@ -210,7 +216,13 @@ def _train(config, run, devices):
 
 
 def chosen_particles(config):
-    """The particles of a run: all of its set, or those that `--ids` lists."""
+    """The particles of a run: all of its set, or those that `--ids` lists.
+
+    Raises
+    ------
+    ConfigError
+        when the list names symmetry copies.
+    """
     particles = read_particles(config.particles)
     if not config.ids:
         return particles
