@@ -1,8 +1,8 @@
 """What fit and train recover of systems whose truth is known, beside what anybody could (the oracle).
 
     python bench/truth.py --data DIR [--sets igg,assembly,mixed,domains,c3,d3,null] [--box 64] [--n 10000] [--seeds 1]
-                          [--poses true,2deg,relion] [--presets default,paper] [--bodies] [--refine] [--out DIR]
-                          [--set-param key=value ...] [--resume]
+                          [--poses true,2deg,relion] [--presets default,paper] [--bodies] [--continued] [--refine]
+                          [--out DIR] [--set-param key=value ...] [--resume]
 
 DIR holds 1hzh.pdb.gz (an IgG), the 50S cut into RNA*.pdb.gz and prots*.pdb.gz, and ctf_*.npz (CTF values of real particles). Every set is
 simulated in a box of 384 Å, reconstructed with the poses that are given, fitted and trained. Simulated sets, poses and the oracle's answer
@@ -213,7 +213,7 @@ def learned(case, star, gmm, folder, preset, seed, options):
                   symmetry=case.system.symmetry, **TRAINING.get(name, {}), **told)
     if not case.system.name.startswith("mixed"):
         return [first]
-    return [first, second_stage(case, star, first, folder, preset, seed, options)]
+    return [first, second_stage(case, star, gmm, first, folder, preset, seed, options)]
 
 
 def bodies(case, gmm, folder):
@@ -228,23 +228,26 @@ def bodies(case, gmm, folder):
     return dict(vary="position", region=";".join(files), rigid=True)
 
 
-def second_stage(case, star, first, folder, preset, seed, options):
-    """Positions of the protuberance, on the particles whose decoded model has at least half of it, from a neutral model of their own.
-
-    In the consensus of all particles the protuberance is as weak as it is rare, and the curvature of the likelihood is then not that of the
-    model's own images, which is what the start of a training goes by.
-    """
+def second_stage(case, star, gmm, first, folder, preset, seed, options):
+    """Positions of the protuberance, on the particles whose decoded model has at least half of it: from a neutral model of their own, or
+    with --continued from what the first stage found of each."""
     mine = owners(first["model"].neutral.centers, case.system) == 1
     z = first["latents"]["z"]
     mass = np.concatenate([first["model"].decode(z[i:i + 256])[1][:, mine].sum(1) for i in range(0, len(z), 256)])
-    particles, folder = read_particles(star), os.path.join(folder, "subset_" + preset)
-    kept = particles.rows_of(first["latents"]["id"][mass > 0.5 * np.percentile(mass, 95)])
-    subset, region = case.path(os.path.basename(star)[:-5] + "_subset_%s.star" % preset), os.path.join(folder, "region.txt")
-    particles.select(np.sort(kept)).write_star(subset)
-    gmm, _ = fitted(case, subset, folder, seed, options)
+    kept = np.sort(first["latents"]["id"][mass > 0.5 * np.percentile(mass, 95)])
+    folder = os.path.join(folder, ("continued_" if options.continued else "subset_") + preset)
+    os.makedirs(folder, exist_ok=True)
+    region = os.path.join(folder, "region.txt")
+    flags = dict(vary="position", region=region, rigid=options.bodies)
+    if options.continued:
+        flags.update(ids=os.path.join(folder, "ids.txt"), continue_from=first["folder"])
+        np.savetxt(flags["ids"], kept, "%d")
+    else:
+        particles, star = read_particles(star), case.path(os.path.basename(star)[:-5] + "_subset_%s.star" % preset)
+        particles.select(particles.rows_of(kept)).write_star(star)
+        gmm, _ = fitted(case, star, folder, seed, options)
     np.savetxt(region, 1 + np.flatnonzero(owners(Mixture.load(os.path.join(gmm, rundir.GMM)).centers, case.system) == 1), "%d")
-    return train(case, subset, gmm, os.path.join(folder, "train"), preset, seed, options, vary="position", region=region,
-                 rigid=options.bodies)
+    return train(case, star, gmm, os.path.join(folder, "train"), preset, seed, options, **flags)
 
 
 def landscape(case, run):
@@ -343,6 +346,8 @@ def read_options():
                         help="rms error of the poses 2deg and relion start with, in degrees and pixels")
     parser.add_argument("--presets", default="default", help="presets of train, comma-separated")
     parser.add_argument("--bodies", action="store_true", help="tell train which Gaussians can move, and that they do so as rigid bodies")
+    parser.add_argument("--continued", action="store_true",
+                        help="the second stage of the mixed set goes on from the first, without a neutral model of its own")
     parser.add_argument("--refine", action="store_true", help="refine the poses after training, then fit and train again (not c3, d3)")
     parser.add_argument("--out", default="bench_out", help="folder that keeps the simulated sets, the runs and results.json")
     parser.add_argument("--set-param", nargs="*", action="extend", default=[], metavar="KEY=VALUE",
@@ -402,6 +407,7 @@ def set_parameter(options, item):
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         value = text
+    value = text if isinstance(getattr(cls(), name, None), str) else value
     stage[name] = getattr(from_dict(cls, {name: value}), name)
 
 

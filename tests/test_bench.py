@@ -1,5 +1,6 @@
 import gzip
 import importlib.util
+import json
 import os
 from dataclasses import replace
 from types import SimpleNamespace
@@ -72,13 +73,20 @@ def bench():
 
 
 @pytest.fixture(scope="module")
-def systems(bench, tmp_path_factory):
+def models(tmp_path_factory):
+    """A folder of such models and of CTF values, for --data."""
     folder = tmp_path_factory.mktemp("models")
     write_pdb(folder / "1hzh.pdb.gz", SMALL_ANTIBODY, 1)
     for number, name in enumerate(("RNA1", "RNA_5S", "prots1")):
         write_pdb(folder / (name + ".pdb.gz"), {letter: (1, 12) for letter in ("AB" if name == "RNA_5S" else "ABCDEFGHIJKLMNOPQRST")},
                   number)
-    return {name: bench["systems"].make(name, str(folder)) for name in bench["systems"].NAMES}
+    np.savez(folder / "ctf_made.npz", ctf=draw_ctf(20, np.random.default_rng(0))[:, :6])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def systems(bench, models):
+    return {name: bench["systems"].make(name, str(models)) for name in bench["systems"].NAMES}
 
 
 def test_a_residue_becomes_one_gaussian_with_its_mass_centre_and_second_moment(bench, systems):
@@ -320,11 +328,32 @@ def test_with_resume_a_benchmark_keeps_whole_fits_and_goes_on_with_its_trainings
     assert call() == ["reconstruct", "fit", "train"] and not done[-1].resume
 
 
+@pytest.mark.parametrize("flags,told", [
+    (["--sets", "mixed", "--continued"], dict(mixed={"ari", "info", "angle_r2"})),
+    (["--sets", "c3,null", "--poses", "2deg"], dict(c3={"info", "rank", "angle_r2", "unit", "spurious", "null_summaries"}))])
+def test_the_benchmark_simulates_fits_trains_and_scores(bench, models, tmp_path, monkeypatch, capsys, flags, told):
+    monkeypatch.setattr("sys.argv", ["truth.py", "--data", str(models), "--out", str(tmp_path), "--box", "24", "--n", "80", "--snr", "4",
+                                     *flags, "--set-param", "epochs=1", "latent_steps=1", "fit.n_gaussians=40", "fit.steps=30"])
+    bench["truth"].main()
+    with open(tmp_path / "results.json", encoding="utf-8") as file:
+        rows = json.load(file)["rows"]
+    assert [row["set"] for row in rows] == list(told)
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 1 + len(rows)
+    for row, line in zip(rows, printed[1:]):
+        assert told[row["set"]] <= set(row)
+        assert all(np.isfinite(row[name]).all() for name in told[row["set"]] - {"spurious", "null_summaries"})
+        assert len(row["fsc"]) == 3 and np.isfinite(row["fsc"]).all() and row["fsc"][2] > 0.2
+        assert len(row["evidence"]) == 2 and row["evidence"][0] >= 0
+        assert (row["pose_error_deg"] > 1) == ("2deg" in flags) and line.split()[:4] == [row["set"], row["poses"], "default", "1"]
+
+
 def test_parameters_for_a_stage_are_taken_by_their_kind_and_wrong_ones_refused(bench):
     options = SimpleNamespace(fit={}, train={})
-    for item in ("epochs=3", "rigid=False", "smoothness=6", "fit.resolution=18", "vary=position"):
+    for item in ("epochs=3", "rigid=False", "smoothness=6", "fit.resolution=18", "vary=position", "fit.n_gaussians=40"):
         bench["truth"].set_parameter(options, item)
-    assert options.train == dict(epochs=3, rigid=False, smoothness=6.0, vary="position") and options.fit == dict(resolution=18.0)
+    assert options.train == dict(epochs=3, rigid=False, smoothness=6.0, vary="position") and options.fit == dict(
+        resolution=18.0, n_gaussians="40")
     for item, says in (("nonsense=1", "unknown parameter 'nonsense' for stage 'train'"), ("epochs", "expected key=value"),
                        ("fit.epochs=1", "unknown parameter 'epochs' for stage 'fit'"),
                        ("epochs=many", "'epochs' of stage 'train' must be int, got 'many'"), ("rigid=yes", "must be bool, got 'yes'")):
