@@ -15,7 +15,7 @@ from gmmhet.engine.io.optics import CTF_LABELS, Sampling, read_ctf, read_pixel_s
 from gmmhet.engine.io.places import image_places
 from gmmhet.engine.io.stacks import StackCache
 from gmmhet.engine.io.star import ParticleTable, as_relion31, optics_table, read_star, write_star
-from gmmhet.engine.log import log
+from gmmhet.engine.log import log, progress
 
 __all__ = ["ParticleError", "ParticleSet", "read_particles", "write_particles"]
 
@@ -71,9 +71,15 @@ class ParticleSet:
         Raises
         ------
         ParticleError
-            when an image holds NaN or infinite pixels (names its id and place).
+            when an image holds NaN or infinite pixels (names its id and place, and the ids of all others in the set that do).
         """
-        indices = np.atleast_1d(indices)
+        images = self._read(np.atleast_1d(indices))
+        if not _finite(images).all():
+            self._refuse_not_finite()
+        return images
+
+    def _read(self, indices):
+        """`read` without a look at the pixels."""
         images = np.empty((len(indices), self.box, self.box), np.float32)
         stack_of, slice_of = self._stack_of[indices], self._slice_of[indices]
         for number in np.unique(stack_of):
@@ -81,12 +87,15 @@ class ParticleSet:
             places = places[np.argsort(slice_of[places], kind="stable")]
             stored = self._cache.read(self._stacks[number], slice_of[places])
             images[places] = self.sampling.at_common(stored, self._group[indices[places]])
-        finite = np.isfinite(images).all(axis=(1, 2))
-        if not finite.all():
-            bad = indices[np.flatnonzero(~finite)[0]]
-            raise ParticleError("the image of particle id %d (%s) holds NaN or infinite pixels: remove the particle or "
-                                "extract it again" % (self.ids[bad], self._place(bad)))
         return images
+
+    def _refuse_not_finite(self, chunk=256):
+        """The error that names every particle whose image holds NaN or infinite pixels."""
+        chunks = [np.arange(i, min(i + chunk, len(self))) for i in range(0, len(self), chunk)]
+        bad = np.concatenate([rows[~_finite(self._read(rows))] for rows in progress(chunks, len(chunks), "looking for NaN in images")])
+        others = ", as do those of %s" % listing(self.ids[bad[1:]], 20) if len(bad) > 1 else ""
+        raise ParticleError("the image of particle id %d (%s) holds NaN or infinite pixels%s: remove such particles or extract them "
+                            "again" % (self.ids[bad[0]], self._place(bad[0]), others))
 
     @property
     def numbered(self):
@@ -217,6 +226,11 @@ def read_particles(path):
     sampling = Sampling.of(path, number, pixel_size, shapes[stack_of, 2])
     return ParticleSet(table, ids, rotation, _shift(table, pixel_size), ctf, _half(table), sampling, sampling.group_of(number), stacks,
                        stack_of, slice_of)
+
+
+def _finite(images):
+    """Which images [B, L, L] hold finite pixels alone, bool [B]."""
+    return np.isfinite(images).all(axis=(1, 2))
 
 
 def _rotation(table):

@@ -294,13 +294,20 @@ class TestBadInput:
     def test_images_that_are_not_square_are_refused(self, tmp_path):
         self.refused(project(tmp_path, np.zeros((N, 8, 6), np.float32)), "images must be square, got 6 x 8 px")
 
-    def test_nan_pixels_are_found_when_read_with_id_and_place(self, tmp_path, images):
+    def test_nan_pixels_are_found_when_read_with_id_and_place_and_all_others_named_along(self, tmp_path, images):
         particles = read_particles(project(tmp_path, images))
-        with open(tmp_path / "Extract" / "s.mrcs", "r+b") as file:
-            file.seek(1024 + 4 * (4 * BOX * BOX + 9))
-            file.write(np.float32(np.nan).tobytes())
+
+        def spoil(number):
+            with open(tmp_path / "Extract" / "s.mrcs", "r+b") as file:
+                file.seek(1024 + 4 * (number * BOX * BOX + 9))
+                file.write(np.float32(np.nan).tobytes())
+        spoil(4)
         assert particles.read([0, 1]).shape == (2, BOX, BOX)
-        with pytest.raises(ParticleError, match=r"image of particle id 96 \(000005@.*s.mrcs\) holds NaN or infinite pixels"):
+        with pytest.raises(ParticleError, match=r"image of particle id 96 \(000005@.*s.mrcs\) holds NaN or infinite pixels: remove"):
+            particles.read([1, 4])
+        spoil(2)
+        with pytest.raises(ParticleError, match=r"id %d \(000003@.*s.mrcs\) holds NaN or infinite pixels, as do those of 96: remove" %
+                           particles.ids[2]):
             particles.read([1, 4])
 
     @pytest.mark.parametrize("content, message", [
