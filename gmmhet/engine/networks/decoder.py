@@ -3,6 +3,7 @@ from functools import cached_property
 
 import numpy as np
 import tensorflow as tf
+from scipy import sparse
 from sklearn.cluster import KMeans
 
 from gmmhet.engine.config import COLUMNS
@@ -126,12 +127,26 @@ class Deformation:
             return [], []
         return split(self._centers.numpy()[self.free].astype(float), NEIGHBOURHOOD * self._smoothness_angst)
 
-    def rigid_modes(self, information):
+    def merged(self, most):
+        """Which outputs say the same where neighbouring anchors are taken together, until no column has more than `most` numbers: for each
+        column a sparse matrix of 0 and 1, [outputs, numbers]. Bodies stay by themselves."""
+        found = []
+        for name, size in zip(self.columns, self.sizes):
+            weights = self.weights[name].numpy()
+            numbers, groups = size // weights.shape[1], np.arange(weights.shape[1])
+            if size > most and not (name == "position" and self._bodies):
+                places = (weights.T @ self._centers.numpy()) / weights.sum(0)[:, None]
+                groups = np.unique(KMeans(most // numbers, n_init=1, random_state=0).fit(places).labels_, return_inverse=True)[1]
+            member = sparse.csr_array((np.ones(len(groups)), (np.arange(len(groups)), groups)))
+            found.append(sparse.csr_array(sparse.kron(member, sparse.identity(numbers))))
+        return found
+
+    def rigid_modes(self, information, merged):
         """Modes of these parts, their readers and whose they are (see `networks.parts.rigid_modes`), of motions whose Fisher information is
-        [positions, positions]."""
+        [P, P]; `merged` [positions, P] says which outputs each number is of (see `Deformation.merged`)."""
         free = self.free
-        return rigid_modes(information, self.weights["position"].numpy()[free].astype(float), self._centers.numpy()[free].astype(float),
-                           self.parts[0])
+        weights = self.weights["position"].numpy()[free].astype(float) @ merged[::3, ::3]
+        return rigid_modes(information, weights, self._centers.numpy()[free].astype(float), self.parts[0])
 
     @cached_property
     def motions(self):

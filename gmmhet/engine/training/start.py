@@ -10,7 +10,7 @@ from gmmhet.engine.training.batches import Items, prefetched
 from gmmhet.engine.training.checkpoint import write_arrays
 from gmmhet.engine.training.features import column_statistics, gradient_function
 from gmmhet.engine.training.homogeneous import HomogeneousParticles
-from gmmhet.engine.training.subspace import find_subspace, kept_axes, streamed_covariances
+from gmmhet.engine.training.subspace import MOST_COLUMNS, find_subspace, kept_axes, streamed_covariances, summed
 
 #: homogeneous images per column of the features, their least and largest number, and what lies between the seeds of two sets of them
 PER_COLUMN, FEWEST, MOST, SEED_STEP = 16, 4096, 16384, 100003
@@ -77,14 +77,20 @@ def modes_again(trainer, given, conformations):
         with np.load(path) as data:
             model.modes = data["modes"], data["reader"], data["owner"]
         return
-    number = model.deformation.columns.index("position")
-    nulls = [covariances[number] for covariances in _homogeneous(trainer, given, conformations, model.deformation.sizes * model.looks)]
-    _take_modes(trainer, _modes(model.deformation, nulls))
+    number, merged = model.deformation.columns.index("position"), model.deformation.merged(MOST_COLUMNS)
+    nulls = [covariances[number] for covariances in _homogeneous(trainer, given, conformations, merged * model.looks)]
+    _take_modes(trainer, _apart(_modes(model.deformation, nulls, merged[number]), merged[number]))
 
 
-def _modes(deformation, nulls):
+def _modes(deformation, nulls, merged):
     """Rigid modes of parts (see `Deformation.rigid_modes`) where noise alone has these covariances, which are the Fisher information."""
-    return deformation.rigid_modes(0.5 * (nulls[0] + nulls[1]))
+    return deformation.rigid_modes(0.5 * (nulls[0] + nulls[1]), merged)
+
+
+def _apart(modes, merged):
+    """Rigid modes of the single outputs, of which `merged` says which were taken together; what reads them off takes means."""
+    found, reader, owner = modes
+    return merged @ found, merged @ (reader / merged.sum(0)[:, None]), owner
 
 
 def _take_modes(trainer, modes):
@@ -97,28 +103,29 @@ def _subspaces(trainer, given, conformations):
     """The subspace of every column at every look, of the particles that are learned from against homogeneous images; and the rigid modes of
     parts by all rings, None where none move."""
     model, found, by_all_rings = trainer.model, [], None
-    columns, sizes, ends = model.deformation.columns, model.deformation.sizes * model.looks, model.deformation.parts[1]
-    covariances = [*_halves(trainer, sizes), *_homogeneous(trainer, given, conformations, sizes)]
-    for number, kept in enumerate(kept_axes(model.settings["subspace"], sizes)):
+    columns, ends, merged = model.deformation.columns, model.deformation.parts[1], model.deformation.merged(MOST_COLUMNS) * model.looks
+    covariances = [*_halves(trainer, merged), *_homogeneous(trainer, given, conformations, merged)]
+    for number, kept in enumerate(kept_axes(model.settings["subspace"], model.deformation.sizes * model.looks)):
         part, modes = [covariance[number] for covariance in covariances], None
         if ends and columns[number % len(columns)] == "position":
-            modes = _modes(model.deformation, part[2:])
-            by_all_rings = modes if number < len(columns) else by_all_rings
-        found.append(find_subspace(part[:2], part[2:], kept, model.own_dim, modes, ends))
+            modes = _modes(model.deformation, part[2:], merged[number])
+            by_all_rings = _apart(modes, merged[number]) if number < len(columns) else by_all_rings
+        found.append(find_subspace(part[:2], part[2:], min(kept, len(part[0])), model.own_dim, modes, ends).apart(merged[number]))
         log.info("to first order%s, %s explains %.3g nats a particle (%d axes above the noise)", "" if number < len(columns) else
                  " at %.3g Å" % FIRST_ANGST, columns[number % len(columns)], found[-1].evidence(model.own_dim), found[-1].significant)
     return found, by_all_rings
 
 
-def _halves(trainer, sizes, chunk=512):
-    """Covariances of the gradients, in groups of these sizes, of two random halves of the particles that are learned from."""
+def _halves(trainer, merged, chunk=512):
+    """Covariances of the gradients of each column, its outputs `merged`, of two random halves of the particles that are learned from."""
     order = np.random.default_rng([trainer.config.seed, 18]).permutation(trainer.learned)
     rows = [np.sort(trainer.items.of(half).ravel()) for half in (order[::2], order[1::2])]
-    return [streamed_covariances((trainer.features[part[i:i + chunk]][:, :trainer.model.gradients] for i in range(0, len(part), chunk)),
-                                 sizes) for part in rows]
+    return [streamed_covariances(
+        (summed(trainer.features[part[i:i + chunk]][:, :trainer.model.gradients], merged) for i in range(0, len(part), chunk)),
+        [matrix.shape[1] for matrix in merged]) for part in rows]
 
 
-def _homogeneous(trainer, given, conformations, sizes, batch_size=64):
+def _homogeneous(trainer, given, conformations, merged, batch_size=64):
     """The same of two independent sets of homogeneous images, at the particles' own poses and CTF."""
     model, config, particles, devices = trainer.model, trainer.config, trainer.items.particles, trainer.devices
     gradients = devices.compiled(gradient_function(trainer.agreement, model))
@@ -132,6 +139,7 @@ def _homogeneous(trainer, given, conformations, sizes, batch_size=64):
                           config.symmetry)
             rows = np.sort(np.random.default_rng([seed, 19]).permutation(len(particles))[:left])
             for chosen, batch in prefetched(items, rows, batch_size, given, devices.own):
-                yield gradients(len(chosen), *batch)[0].numpy().reshape(-1, model.gradients + model.given_dim)[:, :model.gradients]
+                found = gradients(len(chosen), *batch)[0].numpy().reshape(-1, model.gradients + model.given_dim)
+                yield summed(found[:, :model.gradients], merged)
             number, left = number + 2, left - len(rows)
-    return [streamed_covariances(drawn(number), sizes) for number in (1, 2)]
+    return [streamed_covariances(drawn(number), [matrix.shape[1] for matrix in merged]) for number in (1, 2)]

@@ -26,8 +26,8 @@ from scipy.linalg import eigh
 
 from gmmhet.engine.networks.parts import ridged
 
-#: with more outputs of one kind than this the covariances are too large, and features are only standardised; axes that the encoder is given
-MOST_COLUMNS, KEPT = 4096, 256
+#: of more outputs of one kind than this, neighbours are taken together; axes that the encoder is given
+MOST_COLUMNS, KEPT = 3072, 256
 #: part of the diagonal that is added to C0, which holds back directions that hardly show; axes of less strength are noise
 RIDGE, LEAST_STRENGTH = 0.3, 0.2
 #: columns without strength come to the encoder this small
@@ -44,6 +44,12 @@ def streamed_covariances(chunks, sizes):
         for product, part in zip(products, np.split(chunk, ends[:-1], axis=1)):
             product += part.T @ part
     return [product / count - np.outer(part, part) / count**2 for product, part in zip(products, np.split(total, ends[:-1]))]
+
+
+def summed(rows, merged):
+    """Gradients [b, sum F] by what several outputs each say together (see `Deformation.merged`): sums, [b, sum of fewer]."""
+    parts = np.split(rows, np.cumsum([matrix.shape[0] for matrix in merged])[:-1], axis=1)
+    return np.concatenate([part @ matrix for part, matrix in zip(parts, merged)], 1)
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,10 @@ class Subspace:
         """What to multiply features along the axes by: to variance 1, times the part of it that is no noise, as amplitude."""
         return np.maximum(np.sqrt(self.strength / (1 + self.strength)), FLOOR) / np.sqrt(1 + self.strength)
 
+    def apart(self, merged):
+        """The same of the single outputs, of which `merged` [outputs, F] says which were taken together."""
+        return Subspace(merged @ self.axes, self.strength)
+
     def evidence(self, dimension):
         """What a particle gains from the first `dimension` axes that are no noise, nats: its mean log marginal likelihood over that without
         them."""
@@ -72,8 +82,8 @@ class Subspace:
 
 
 def kept_axes(most, sizes):
-    """Axes of every column's subspace that the encoder is given, of columns of these sizes; none where `most` is 0 or one is too large."""
-    return [min(most // len(sizes), size) if max(sizes) <= MOST_COLUMNS else 0 for size in sizes]
+    """Axes of every column's subspace that the encoder is given, of columns of these sizes; none where `most` is 0."""
+    return [min(most // len(sizes), size) for size in sizes]
 
 
 def find_subspace(halves, nulls, kept, dimension=1, modes=None, ends=()):

@@ -141,6 +141,25 @@ def test_each_gaussian_that_may_move_is_in_one_neighbourhood_and_so_are_its_anch
         assert 1 < members.shape[1] < motions.shape[0] < 60
 
 
+def test_outputs_of_neighbouring_anchors_are_taken_together_where_there_are_more_than_are_wanted():
+    neutral = mixture(200)
+    deformation = Deformation(neutral, np.ones(200, bool), ("amplitude", "position"), 0.0)
+    amplitudes, positions = (matrix.toarray() for matrix in deformation.merged(90))
+    assert amplitudes.shape == (200, 90) and positions.shape == (600, 90)
+    for matrix in (amplitudes, positions):
+        np.testing.assert_array_equal(matrix.sum(1), 1)
+        assert matrix.sum(0).min() >= 1
+    np.testing.assert_array_equal(positions, np.kron(positions[::3, ::3], np.eye(3)))
+    member = positions[::3, ::3]
+    middle = member.T @ neutral.centers / member.sum(0)[:, None]
+    nearest = np.argmin(np.linalg.norm(neutral.centers[:, None] - middle, axis=-1), axis=1)
+    assert np.mean(nearest == member.argmax(1)) > 0.95
+    for matrix, size in zip(deformation.merged(600), (200, 600)):
+        np.testing.assert_array_equal(matrix.toarray(), np.eye(size))
+    bodies = Deformation(neutral, 1 + np.arange(200) % 20, ("position",), 0.0, rigid=True)
+    np.testing.assert_array_equal(bodies.merged(60)[0].toarray(), np.eye(120))
+
+
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_few_free_gaussians_are_no_trouble(count):
     neutral, free = mixture(), np.arange(60) < count

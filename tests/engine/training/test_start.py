@@ -14,11 +14,12 @@ from gmmhet.engine.config import FIRST_ANGST
 from gmmhet.engine.gmm.mixture import Mixture
 from gmmhet.engine.imaging.fourier import FourierGrid
 from gmmhet.engine.losses.agreement import Agreement
+from gmmhet.engine.training import start
 from gmmhet.engine.training.features import gradient_function
 from gmmhet.engine.training.heterogeneity import NETWORKS, WORTH, Trainer
 from gmmhet.engine.training.model import LEAST_VARIANCE, HeterogeneityModel, load_model, told, told_together
 from gmmhet.engine.training.start import FADING_OVER_MOTION, explains_most
-from gmmhet.engine.training.subspace import Subspace, kept_axes
+from gmmhet.engine.training.subspace import MOST_COLUMNS, Subspace, kept_axes
 
 LIKELIHOOD = SimpleNamespace(is_likelihood=True)
 
@@ -302,7 +303,7 @@ def test_what_parts_do_as_a_whole_is_told_before_what_is_left():
     model = untrained(columns=["position"], smoothness=10.0)
     deformation, points = model.deformation, tf.constant(np.random.default_rng(6).normal(size=(400, 3)), tf.float32)
     model.feature_deviation.assign(tf.ones_like(model.feature_deviation))
-    modes = deformation.rigid_modes(np.eye(deformation.outputs))
+    modes = deformation.rigid_modes(np.eye(deformation.outputs), *deformation.merged(MOST_COLUMNS))
     model.led.assign(1.0)
     cost = []
     for rigid in (True, False):
@@ -411,6 +412,18 @@ def test_the_start_is_not_computed_again_when_a_run_is_resumed(small, tmp_path):
     assert gmmhet("train", "--out", out, *flags, "--pause-after-epoch", 1) == 0
     assert gmmhet("train", "--out", out, *flags, "--resume") == 0
     assert (out / rundir.LOG).read_text().count("to first order, position explains") == 1
+
+
+def test_a_molecule_of_many_anchors_begins_with_the_linear_answer_of_neighbouring_ones_together(hinge, tmp_path, monkeypatch):
+    explained = []
+    for most in (MOST_COLUMNS, 48):
+        monkeypatch.setattr(start, "MOST_COLUMNS", most)
+        out = tmp_path / str(most)
+        assert gmmhet("train", "--out", out, *training(hinge, vary="position", epochs=10, pause_after_epoch=0)) == 0
+        said = (out / rundir.LOG).read_text()
+        explained.append(float(re.search(r"position explains (\S+) nats", said)[1]))
+        assert float(re.search(r"before training: gain over neutral (\S+) ", said)[1]) > 0
+    assert explained[1] == pytest.approx(explained[0], rel=0.3)
 
 
 def test_the_paper_s_networks_see_the_standardised_gradients(small, tmp_path):

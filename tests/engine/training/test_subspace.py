@@ -1,9 +1,18 @@
 """The linear start: what is signal in the gradients is told from noise, in closed form."""
 import numpy as np
 import pytest
+from scipy import sparse
 
 from gmmhet.engine.networks.parts import rigid_modes, rigid_motions
-from gmmhet.engine.training.subspace import LEAST_STRENGTH, MOST_COLUMNS, Subspace, find_subspace, kept_axes, streamed_covariances
+from gmmhet.engine.training.subspace import (
+    LEAST_STRENGTH,
+    MOST_COLUMNS,
+    Subspace,
+    find_subspace,
+    kept_axes,
+    streamed_covariances,
+    summed,
+)
 
 
 def gaussian(count, covariance, seed):
@@ -79,9 +88,21 @@ def test_evidence_counts_as_many_axes_as_there_are_latent_dimensions():
 
 
 @pytest.mark.parametrize("most,sizes,expected", [(256, (100, 300), [100, 128]), (0, (100, 300), [0, 0]),
-                                                 (256, (MOST_COLUMNS, 1), [128, 1]), (256, (MOST_COLUMNS + 1, 1), [0, 0])])
-def test_the_encoder_is_given_axes_of_every_column_unless_one_is_too_large(most, sizes, expected):
+                                                 (256, (MOST_COLUMNS + 1, 1), [128, 1])])
+def test_the_encoder_is_given_axes_of_every_column(most, sizes, expected):
     assert kept_axes(most, sizes) == expected
+
+
+def test_axes_of_outputs_taken_together_see_the_same_in_the_gradients_of_the_single_ones():
+    rng = np.random.default_rng(3)
+    merged = [sparse.csr_array(np.eye(4)[rng.permutation(12) % 4]), sparse.csr_array(np.eye(3)[np.arange(9) % 3])]
+    gradients = rng.normal(size=(5, 21))
+    together = summed(gradients, merged)
+    assert together.shape == (5, 7)
+    np.testing.assert_allclose(together.sum(1), gradients.sum(1))
+    for matrix, part, single in zip(merged, np.split(together, [4], axis=1), np.split(gradients, [12], axis=1)):
+        found = Subspace(rng.normal(size=(matrix.shape[1], 2)), np.ones(2))
+        np.testing.assert_allclose(single @ found.apart(matrix).axes, part @ found.axes)
 
 
 @pytest.fixture(scope="module")
