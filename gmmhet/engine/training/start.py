@@ -5,7 +5,7 @@ import numpy as np
 
 from gmmhet.engine import rundir
 from gmmhet.engine.config import FIRST_ANGST
-from gmmhet.engine.log import log
+from gmmhet.engine.log import log, progress
 from gmmhet.engine.training.batches import Items, prefetched
 from gmmhet.engine.training.checkpoint import write_arrays
 from gmmhet.engine.training.features import column_statistics, gradient_function
@@ -130,6 +130,8 @@ def _homogeneous(trainer, given, conformations, merged, batch_size=64):
     model, config, particles, devices = trainer.model, trainer.config, trainer.items.particles, trainer.devices
     gradients = devices.compiled(gradient_function(trainer.agreement, model))
     wanted = int(np.clip(PER_COLUMN * model.deformation.outputs, FEWEST, MOST)) // 2 // model.copies
+    whole, part = divmod(wanted, len(particles))
+    batches = whole * -(-len(particles) // batch_size) - (-part // batch_size)
 
     def drawn(number):
         left = wanted
@@ -142,4 +144,5 @@ def _homogeneous(trainer, given, conformations, merged, batch_size=64):
                 found = gradients(len(chosen), *batch)[0].numpy().reshape(-1, model.gradients + model.given_dim)
                 yield summed(found[:, :model.gradients], merged)
             number, left = number + 2, left - len(rows)
-    return [streamed_covariances(drawn(number), [matrix.shape[1] for matrix in merged]) for number in (1, 2)]
+    return [streamed_covariances(progress(drawn(number), batches, "homogeneous images, set %d of 2" % number),
+                                 [matrix.shape[1] for matrix in merged]) for number in (1, 2)]
