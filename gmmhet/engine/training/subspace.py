@@ -10,7 +10,8 @@ are the directions of u along which the particles differ. A particle's place alo
 lambda w g`` and variance ``1 / lambda`` under the unit normal prior (probabilistic principal component analysis, Tipping & Bishop 1999,
 with the noise of the images for its noise). C0 is taken from images of one model, so that mask, CTF, viewing directions and what is not
 known of the poses are in it. Where the particles are few or their motion is faint, it is sought among motions of parts as a whole
-(`networks.parts`), which are few: the halves of the particles say in which it is found best.
+(`networks.parts`), which are few: the halves of the particles say in which it is found best. Of more outputs than MOST_COLUMNS those of
+neighbouring anchors are taken to be alike: their gradients add up, and an axis is the same in all of them.
 
 A mixture at z along it has u = sqrt(lambda - 1) w z.
 
