@@ -27,6 +27,7 @@ set and of the null; seconds of fit and training; particles trained on a second.
 """
 import argparse
 import ast
+import contextlib
 import dataclasses
 import glob
 import json
@@ -402,12 +403,10 @@ def set_parameter(options, item):
     if not separator:
         raise ValueError("expected key=value")
     stage, cls = (options.fit, FitConfig) if key.startswith("fit.") else (options.train, TrainConfig)
-    name = key.removeprefix("fit.")
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        value = text
-    value = text if isinstance(getattr(cls(), name, None), str) else value
+    name, value = key.removeprefix("fit."), text
+    if not isinstance(getattr(cls, name, None), str):
+        with contextlib.suppress(ValueError, SyntaxError):
+            value = ast.literal_eval(text)
     stage[name] = getattr(from_dict(cls, {name: value}), name)
 
 

@@ -269,21 +269,17 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def copies(symmetry) -> int:
-    """Number of symmetry-related places of a point group cN or dN."""
-    return int(symmetry.strip()[1:]) * (2 if symmetry.strip().lower().startswith("d") else 1)
-
-
 def problems(config) -> List[str]:
     """Sentences about every value outside its range or choices; empty when the parameters are sound."""
     found = []
     if not re.fullmatch(r"auto|none|\d+(,\d+)*", config.gpus.replace(" ", "")):
         found.append("--gpus must be 'auto', 'none' or ids such as '0,1', got '%s'." % config.gpus)
-    if not re.fullmatch(r"[cCdD][1-9]\d*", getattr(config, "symmetry", "c1").strip()):
+    group = re.fullmatch(r"([cd])([1-9]\d*)", getattr(config, "symmetry", "c1").strip().lower())
+    copies = int(group[2]) * (2 if group[1] == "d" else 1) if group else 0
+    if not group:
         found.append("--symmetry must be cN or dN (such as c3 or d2), got '%s'." % config.symmetry)
-    elif copies(getattr(config, "symmetry", "c1")) > MOST_COPIES:
-        found.append("--symmetry %s has %d places in a particle, expected at most %d." % (
-            config.symmetry, copies(config.symmetry), MOST_COPIES))
+    if copies > MOST_COPIES:
+        found.append("--symmetry %s has %d places in a particle, expected at most %d." % (config.symmetry, copies, MOST_COPIES))
     for f in fields(config):
         value, m = getattr(config, f.name), f.metadata
         unit = " " + m["unit"] if m["unit"] else ""

@@ -1,5 +1,6 @@
 """Phantoms: pseudo-atomic models with a known coordinate that moves a domain, removes a part, or does nothing."""
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -37,7 +38,7 @@ class Phantom:
     axis: np.ndarray = field(default_factory=lambda: np.array([0.0, 0.0, 1.0]))
     angle_deg: float = 0.0
 
-    @property
+    @cached_property
     def turns(self):
         """Matrices [units, 3, 3] that take unit 1 to each; what does not move by units has one."""
         return symmetry_matrices(self.kind if self.kind in SYMMETRIC else "c1")
