@@ -9,15 +9,15 @@ from sklearn.metrics import adjusted_rand_score
 from gmmhet.engine.gmm.mixture import Mixture, render
 from gmmhet.engine.imaging.ctf import ctf_values
 from gmmhet.engine.imaging.fourier import FourierGrid, transform
+from gmmhet.engine.imaging.fsc import masked_fsc_curve
 from gmmhet.engine.imaging.pose import symmetry_matrices
 from gmmhet.engine.imaging.projection import place, project
 from gmmhet.engine.io.particles import read_particles
 from gmmhet.engine.latent.cluster import kmeans_labels
 from gmmhet.engine.log import progress
-from gmmhet.engine.losses.fsc import masked_fsc_curve
 from gmmhet.engine.reconstruction.backprojection import backproject
 from gmmhet.engine.simulate.physics import plain_r2, rigid_rotations
-from gmmhet.engine.simulate.score import information, rank_correlation
+from gmmhet.engine.simulate.scores import information, rank_correlation
 
 #: angles at which a mover is laid out to see where it can be
 SWEEP = 9

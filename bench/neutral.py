@@ -25,9 +25,9 @@ from gmmhet.engine.gmm.atoms import correlation, read_atoms
 from gmmhet.engine.gmm.mixture import Mixture, render
 from gmmhet.engine.gmm.regions import sample_map
 from gmmhet.engine.gmm.seeding import smooth_to
+from gmmhet.engine.imaging.fsc import fsc_curve
 from gmmhet.engine.io.volumes import read_map, write_map
-from gmmhet.engine.losses.fsc import fsc_curve
-from gmmhet.engine.stages import run_stage
+from gmmhet.engine.stages.runner import run_stage
 
 EDGE_ANGST = 384.0
 MODELS = {"IgG": ("1hzh.pdb.gz",), "50S": ("RNA*.pdb.gz", "prots*.pdb.gz")}

@@ -25,16 +25,17 @@ import time
 import numpy as np
 import tensorflow as tf
 
+from gmmhet.engine.batching.devices import Devices
 from gmmhet.engine.config import TrainConfig
 from gmmhet.engine.gmm.mixture import Mixture
 from gmmhet.engine.imaging.ctf import CTF_COLUMNS
 from gmmhet.engine.imaging.fourier import FourierGrid
 from gmmhet.engine.imaging.pose import random_rotations
 from gmmhet.engine.imaging.projection import place, project
-from gmmhet.engine.losses.agreement import Agreement
-from gmmhet.engine.training import bound, heterogeneity
-from gmmhet.engine.training.devices import Devices
-from gmmhet.engine.training.model import HeterogeneityModel
+from gmmhet.engine.likelihood.agreement import Agreement
+from gmmhet.engine.model.heterogeneity_model import HeterogeneityModel
+from gmmhet.engine.objective import elbo as bound
+from gmmhet.engine.training import trainer as heterogeneity
 
 PROJECTORS = ("local", "separable", "dense")
 #: GFLOP/s of [256 x 2048] [2048 x 130] where EMAN2 was timed, and CPU ms per particle there (N = 2,048, 128 px, batch 32; refine: 8)

@@ -61,9 +61,9 @@ from gmmhet.engine.gmm.regions import asymmetric_unit
 from gmmhet.engine.imaging.pose import angular_distance_deg
 from gmmhet.engine.io.particles import read_particles, write_particles
 from gmmhet.engine.log import progress
+from gmmhet.engine.model.saved import load_model
 from gmmhet.engine.simulate.images import CHUNK, draw_poses, noisy_images
-from gmmhet.engine.stages import run_stage
-from gmmhet.engine.training.model import load_model
+from gmmhet.engine.stages.runner import run_stage
 
 EDGE_ANGST, SHIFT_ANGST = 384.0, 6.0
 #: parameters of training that a set needs; all others are defaults

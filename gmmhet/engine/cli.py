@@ -80,7 +80,7 @@ def main(arguments=None):
         return 2
     try:
         config = read_config(parser().parse_args(joined(arguments)))
-        from gmmhet.engine.stages import run_stage
+        from gmmhet.engine.stages.runner import run_stage
         run_stage(config)
     except KeyboardInterrupt:
         print("interrupted; --resume continues the run", file=sys.stderr)

@@ -11,7 +11,8 @@ import pytest
 
 from gmmhet.engine import rundir
 from gmmhet.engine.cli import main
-from gmmhet.engine.training.heterogeneity import LEAD, SURE
+from gmmhet.engine.training.column_schedule import LEAD
+from gmmhet.engine.training.early_stopping import SURE
 
 #: a train run whose quality does not matter
 QUICK = dict(epochs=2, latent_steps=1, latent_dim=2)

@@ -3,9 +3,9 @@ import numpy as np
 
 from gmmhet.engine.gmm.mixture import Mixture
 from gmmhet.engine.imaging.fourier import FourierGrid
-from gmmhet.engine.losses.agreement import Agreement
-from gmmhet.engine.training.heterogeneity import NETWORKS
-from gmmhet.engine.training.model import HeterogeneityModel
+from gmmhet.engine.likelihood.agreement import Agreement
+from gmmhet.engine.model.heterogeneity_model import HeterogeneityModel
+from gmmhet.engine.model.settings import NETWORKS
 
 
 def untrained(symmetry="c1", whole_unit=True, latent_dim=2, amplitude=300.0, **settings):

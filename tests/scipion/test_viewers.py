@@ -213,7 +213,7 @@ def test_every_button_shows_what_the_engine_itself_writes(project, monkeypatch):
     from analytic import SlidingDomains, two_states, write_train_run
 
     from gmmhet.engine.config import AnalyzeConfig
-    from gmmhet.engine.latent.analyze import read_landscape
+    from gmmhet.engine.stages.analyze import read_landscape
     protocol = truth.new(project, GmmHetProtAnalyze, "analysis by the engine")
     train = write_train_run(protocol._getExtraPath("train"), two_states())
     config = AnalyzeConfig(out=protocol.getRunFolder(), model=train, clusters=2, points=3, assign_by="latent", line="from:1-to:2,motion1",

@@ -37,7 +37,7 @@ class HeterogeneityProgramInterface:
         """The trained model."""
         os.environ["CUDA_VISIBLE_DEVICES"] = str(kwargs.get("gpu_id", ""))
         make_importable()
-        from gmmhet.engine.training.model import load_model
+        from gmmhet.engine.model.saved import load_model
         return load_model(kwargs["modelFolder"])
 
     def decode_state_from_latent(self, latent):

@@ -4,9 +4,9 @@ import numpy as np
 from scipy import fft
 
 from gmmhet.engine.imaging.ctf import ctf_values
+from gmmhet.engine.imaging.fsc import soft_sphere
 from gmmhet.engine.imaging.pose import symmetry_matrices
 from gmmhet.engine.log import progress
-from gmmhet.engine.losses.fsc import soft_sphere
 from gmmhet.engine.reconstruction.insertion import insert_slices
 
 #: weight added to the denominator, as a fraction of its mean over the shell

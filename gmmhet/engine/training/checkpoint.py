@@ -1,21 +1,12 @@
 """Checkpoints: everything a killed run needs to go on to the same end, in one npz that is replaced in one step."""
-import io
 import json
 
 import numpy as np
 
-from gmmhet.engine.rundir import whole_file
-from gmmhet.engine.training.model import assign
+from gmmhet.engine.io.arrays import write_arrays
+from gmmhet.engine.model.saved import assign
 
 CHECKPOINT = "checkpoint.npz"
-
-
-def write_arrays(path, *unnamed, **named):
-    """Write an npz in one step."""
-    packed = io.BytesIO()
-    np.savez(packed, *unnamed, **named)
-    with whole_file(path) as f:
-        f.write(packed.getbuffer())
 
 
 def save_checkpoint(path, groups, state):

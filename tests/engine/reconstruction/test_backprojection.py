@@ -6,10 +6,10 @@ from mixed_set import AMPLITUDES, CENTERS, WIDTHS, write_mixed
 from relion_images import BOX, HAS_RELION, NO_RELION, PIXEL_SIZE, blobs, density, project, projection, random_ctf, run
 
 from gmmhet.engine.imaging.ctf import ctf_values
+from gmmhet.engine.imaging.fsc import fsc_curve, masked_fsc_curve, soft_sphere
 from gmmhet.engine.imaging.pose import random_rotations, symmetry_matrices
 from gmmhet.engine.io.particles import read_particles, write_particles
 from gmmhet.engine.io.volumes import read_map
-from gmmhet.engine.losses.fsc import fsc_curve, masked_fsc_curve, soft_sphere
 from gmmhet.engine.reconstruction.backprojection import Accumulator, accumulate, backproject
 from gmmhet.engine.reconstruction.insertion import insert_slices
 

@@ -4,10 +4,11 @@ import tensorflow as tf
 
 from gmmhet.engine.gmm.mixture import Mixture
 from gmmhet.engine.imaging.fourier import FourierGrid
-from gmmhet.engine.losses.agreement import Agreement
+from gmmhet.engine.likelihood.agreement import Agreement
+from gmmhet.engine.model.heterogeneity_model import HeterogeneityModel
+from gmmhet.engine.model.saved import assign, load_model, save_model
+from gmmhet.engine.model.settings import NETWORKS
 from gmmhet.engine.training.checkpoint import load_checkpoint, save_checkpoint
-from gmmhet.engine.training.heterogeneity import NETWORKS
-from gmmhet.engine.training.model import HeterogeneityModel, assign, load_model
 
 
 def test_a_checkpoint_brings_back_variables_arrays_and_state(tmp_path):
@@ -66,7 +67,7 @@ def model(preset="default", columns=("amplitude", "position", "width"), **settin
 def test_a_saved_model_decodes_and_encodes_the_same_to_the_last_bit(tmp_path, preset):
     first = model(preset)
     first.feature_mean.assign_add(tf.ones_like(first.feature_mean))
-    first.save(str(tmp_path / "model"))
+    save_model(first, str(tmp_path / "model"))
     second, z = load_model(str(tmp_path)), np.random.default_rng(1).normal(size=(5, 3))
     for a, b in zip(first.decode(z), second.decode(z)):
         np.testing.assert_array_equal(a, b)

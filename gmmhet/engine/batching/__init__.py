@@ -1,0 +1,1 @@
+"""Batches of particles and the devices that share them."""

@@ -1,0 +1,1 @@
+"""What training starts from: encoder input, probabilistic PCA of it, and the linear start."""

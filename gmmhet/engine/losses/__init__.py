@@ -1,1 +1,0 @@
-"""How well images, maps and models agree."""

@@ -1,0 +1,1 @@
+"""The networks and the geometry between them: encoder, decoder, deformation, symmetry."""

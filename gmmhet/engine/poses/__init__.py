@@ -1,1 +1,0 @@
-"""Orientations refined against each particle's own conformation."""

@@ -1,0 +1,1 @@
+"""The eight verbs, a file each, and the runner that calls them."""

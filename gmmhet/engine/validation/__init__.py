@@ -1,0 +1,1 @@
+"""Is the heterogeneity real? Held-out evidence, controls, leakage, the verdict and its page."""
