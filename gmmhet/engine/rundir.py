@@ -6,9 +6,10 @@ import errno
 import json
 import os
 from contextlib import contextmanager
+from typing import Any, BinaryIO, Callable, Dict, Iterator, Optional
 
-#: what the system says where a disk, a quota or a limit of files is full
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: errors of the system when a disk, a quota or the largest size of a file is reached
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # every stage
 CONFIG, SUMMARY, LOG = "config.json", "summary.json", "log.txt"
@@ -51,23 +52,25 @@ class RunDirError(ValueError):
     """The run folder cannot be used as asked; the message says why and what to do."""
 
 
-def cluster_ids(label):
+def cluster_ids(label: int) -> str:
     """File of the particle ids of cluster `label` (from 1)."""
     return "cluster_%02d_ids.txt" % label
 
 
-def cluster_map(label):
+def cluster_map(label: int) -> str:
     """File of the decoded map at the centre of cluster `label` (from 1)."""
     return "cluster_%02d.mrc" % label
 
 
-def trajectory(name):
-    """Folder of a trajectory; holds point_01.mrc ..., point_01.npz ..., point_01_ids.txt ..., motion.bild, motion.cif, z.txt, show.cxc."""
+def trajectory(name: str) -> str:
+    """Folder of a trajectory: point_01.mrc ..., point_01.npz ..., point_01_ids.txt ..., motion.bild,
+    motion.cif, z.txt and show.cxc."""
     return "trajectory_%s" % name
 
 
-def point(i, ending):
-    """File of point `i` (from 1) of a trajectory or of a decode run: ``.mrc``, ``.npz``, ``.cif`` or ``_ids.txt``."""
+def point(i: int, ending: str) -> str:
+    """File of point `i` (from 1) of a trajectory or of a decode run: ``.mrc``, ``.npz``, ``.cif`` or
+    ``_ids.txt``."""
     return "point_%02d%s" % (i, ending)
 
 
@@ -78,7 +81,8 @@ class RunDir:
     ----------
     path : str
     resume : bool, True accepts a folder that already holds a run.
-    joins : bool, True for a process that works on the run of another one, which alone writes into the folder.
+    is_worker : bool, True for a process that works on the run of another one, the chief, which alone writes
+        into the folder.
 
     Raises
     ------
@@ -86,7 +90,7 @@ class RunDir:
         when `path` is empty, is a file or lies below one, or holds another run and `resume` is False.
     """
 
-    def __init__(self, path, resume=False, joins=False):
+    def __init__(self, path: str, resume: bool = False, is_worker: bool = False):
         if not path:
             raise RunDirError("--out is missing: name the folder that receives the results")
         above = path
@@ -95,16 +99,17 @@ class RunDir:
         if above and not os.path.isdir(above):
             where = "is a file" if above == path else "lies below %s, which is a file" % above
             raise RunDirError("--out %s %s, expected a folder: choose another name" % (path, where))
-        if os.path.exists(os.path.join(path, CONFIG)) and not (resume or joins):
-            raise RunDirError("--out %s already holds a run: choose another folder, or add --resume to continue that run" % path)
-        self.path, self.joins = path, joins
-        self.begin = None
+        if os.path.exists(os.path.join(path, CONFIG)) and not (resume or is_worker):
+            raise RunDirError("--out %s already holds a run: choose another folder, or add --resume to "
+                              "continue that run" % path)
+        self.path, self.is_worker = path, is_worker
+        self.begin: Optional[Callable[[], None]] = None
 
-    def __call__(self, *names):
+    def __call__(self, *names: str) -> str:
         """Path of a file in the folder."""
         return os.path.join(self.path, *names)
 
-    def create(self):
+    def create(self) -> "RunDir":
         """Make the folder and start its log; a stage calls it when every check of its input has passed.
 
         Raises
@@ -120,13 +125,14 @@ class RunDir:
             self.begin()
         return self
 
-    def release(self):
-        """Free the folder of a run that was refused when it held no more than parameters and log: the same --out can be given again."""
+    def withdraw(self) -> None:
+        """Give up a run that was refused before it wrote more than parameters and log: the same --out can be
+        given again."""
         left = {name for _, _, files in os.walk(self.path) for name in files}
-        if CONFIG in left and left <= {CONFIG, LOG} and not self.joins:
+        if CONFIG in left and left <= {CONFIG, LOG} and not self.is_worker:
             os.remove(self(CONFIG))
 
-    def check_same(self, config):
+    def check_same(self, config: Any) -> bool:
         """Refuse to resume a run with other parameters than it was started with.
 
         Returns
@@ -136,40 +142,43 @@ class RunDir:
         Raises
         ------
         RunDirError
-            naming the parameters that differ (those that only say how to run may differ), or when the run is of another stage.
+            naming the parameters that differ (those that only say how to run may differ), or when the run is
+            of another stage.
         """
         stored = read_json(self(CONFIG))
         foreign = [k for k in stored if k not in vars(config)]
         if foreign:
-            raise RunDirError("--resume: %s holds a run of another stage or version (its parameters include %s, which '%s' does not have): "
-                              "choose another --out" % (self.path, ", ".join(foreign), config.stage))
+            raise RunDirError("--resume: %s holds a run of another stage or version (its parameters include "
+                              "%s, which '%s' does not have): choose another --out" % (
+                                  self.path, ", ".join(foreign), config.stage))
         new = {k: v for k, v in vars(config).items() if k not in MAY_DIFFER}
         changed = [k for k, v in new.items() if k in stored and stored[k] != v]
         grown = [k for k in changed if k in MAY_GROW and new[k] > stored[k]]
         other = ["%s (%s in the run, %s now)" % (k, stored[k], new[k]) for k in changed if k not in grown]
         if other:
-            raise RunDirError("--resume: %s was started with other parameters: %s; give the same, or another --out" % (
-                self.path, ", ".join(other)))
+            raise RunDirError("--resume: %s was started with other parameters: %s; give the same, or another "
+                              "--out" % (self.path, ", ".join(other)))
         return bool(grown)
 
-    def reopen(self):
+    def reopen(self) -> None:
         """A finished run goes on: it counts as unfinished until it has written its summary again."""
         if os.path.exists(self(SUMMARY)):
             os.remove(self(SUMMARY))
 
-    def write_summary(self, values):
+    def write_summary(self, values: Dict[str, Any]) -> None:
         """Write summary.json in one step, so that a reader never sees half of it."""
         with whole_file(self(SUMMARY)) as f:
             f.write((json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode("utf-8"))
 
-    def read_summary(self):
+    def read_summary(self) -> Dict[str, Any]:
         """summary.json as a dict; empty when the run has not finished."""
         return read_json(self(SUMMARY))
 
 
 @contextmanager
-def whole_file(path):
-    """A binary file that takes the place of `path` in one step: whoever reads it, also after a crash, finds all of the old or of the new.
+def whole_file(path: str) -> Iterator[BinaryIO]:
+    """A binary file that takes the place of `path` in one step: a reader, also after a crash, finds all of
+    the old file or all of the new one.
 
     Raises
     ------
@@ -184,14 +193,14 @@ def whole_file(path):
             os.fsync(f.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in DISK_FULL:
             raise
         os.remove(temporary)
-        raise OSError("'%s' cannot be written: %s. The run is kept as it was before: make room and continue it with --resume" % (
-            path, error.strerror)) from None
+        raise OSError("'%s' cannot be written: %s. The run is kept as it was before: make room and continue "
+                      "it with --resume" % (path, error.strerror)) from None
 
 
-def read_json(path):
+def read_json(path: str) -> Dict[str, Any]:
     """A JSON file as a dict; empty when it does not exist.
 
     Raises
@@ -203,17 +212,21 @@ def read_json(path):
         return {}
     try:
         with open(path, encoding="utf-8") as f:
-            return json.load(f)
+            values: Dict[str, Any] = json.load(f)
     except ValueError as error:
-        raise RunDirError("%s is not readable JSON (%s): the run is damaged, make it again in another folder" % (path, error)) from None
+        raise RunDirError("%s is not readable JSON (%s): the run is damaged, make it again in another folder"
+                          % (path, error)) from None
+    return values
 
 
-def is_finished(path, stage):
+def is_finished(path: str, stage: str) -> bool:
     """Whether `path` holds a finished run of `stage`."""
-    return bool(read_json(os.path.join(path, SUMMARY))) and all(os.path.exists(os.path.join(path, f)) for f in FILES[stage])
+    if not read_json(os.path.join(path, SUMMARY)):
+        return False
+    return all(os.path.exists(os.path.join(path, name)) for name in FILES[stage])
 
 
-def missing_run(path, stage):
+def missing_run(path: str, stage: str) -> str:
     """A sentence when `path` is not a finished run of `stage`, else an empty string."""
     if not os.path.isdir(path):
         return "'%s' is not a folder: expected the --out folder of a '%s' run" % (path, stage)

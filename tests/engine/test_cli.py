@@ -1,4 +1,5 @@
-"""Every refusal of the command line: exit status 2, its sentence, and nothing left behind. Plus the rules of --help and --config."""
+"""Every refusal of the command line: exit status 2, its sentence, and nothing left behind. Plus the rules of
+--help and --config."""
 import json
 import os
 import shutil
@@ -12,8 +13,9 @@ from commands import QUICK, ROOT, gmmhet, training
 
 from gmmhet.engine import config as cfg
 from gmmhet.engine import rundir
-from gmmhet.engine.io.particles import read_particles, write_particles
 from gmmhet.engine.io.volumes import write_map
+from gmmhet.engine.particles.metadata import ParticleMetadata, write_particles
+from gmmhet.engine.particles.particle_set import read_particles
 
 
 @pytest.fixture
@@ -48,8 +50,8 @@ def particles_of(folder, n, box, pixel_size, change=None):
         change(images)
     ctf = np.tile([15000, 15000, 0, 300, 2.7, 0.1, 0, 0, 1], (n, 1))
     from gmmhet.engine.imaging.pose import random_rotations
-    write_particles(str(folder / rundir.STAR), str(folder / rundir.STACK), [images], n, random_rotations(n, rng), np.zeros((n, 2)), ctf,
-                    pixel_size)
+    write_particles(str(folder / rundir.STAR), str(folder / rundir.STACK), [images],
+                    ParticleMetadata(random_rotations(n, rng), np.zeros((n, 2)), ctf), pixel_size)
     return folder / rundir.STAR
 
 
@@ -57,9 +59,11 @@ def particles_of(folder, n, box, pixel_size, change=None):
 
 @pytest.mark.parametrize("stage", list(cfg.STAGES))
 def test_help_names_every_flag_and_does_not_import_tensorflow(stage):
-    code = ("import sys; from gmmhet.engine.cli import main\ntry:\n    main(['%s', '--help'])\nexcept SystemExit as end:\n"
-            "    assert end.code == 0\nassert 'tensorflow' not in sys.modules and 'pyworkflow' not in sys.modules" % stage)
-    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, env=dict(os.environ, PYTHONPATH=ROOT))
+    code = ("import sys; from gmmhet.engine.cli import main\ntry:\n    main(['%s', '--help'])\nexcept "
+            "SystemExit as end:\n    assert end.code == 0\nassert 'tensorflow' not in sys.modules and "
+            "'pyworkflow' not in sys.modules" % stage)
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True,
+                          env=dict(os.environ, PYTHONPATH=ROOT))
     assert done.returncode == 0, done.stderr
     assert all(cfg.flag(f.name) in done.stdout for f in cfg.parameters(cfg.STAGES[stage]))
 
@@ -90,7 +94,8 @@ def test_without_out_a_stage_is_refused(capsys):
 
 
 def test_values_out_of_range_are_all_told_at_once(refused, capsys):
-    refused("simulate", "--box", 8, "--n", 1, says="error: --n must be at least 2, got 1.\n--box must be at least 16 px, got 8.")
+    refused("simulate", "--box", 8, "--n", 1,
+            says="error: --n must be at least 2, got 1.\n--box must be at least 16 px, got 8.")
     refused("simulate", "--snr", "nan", says="--snr must be a finite number, got nan.")
 
 
@@ -98,7 +103,8 @@ def test_values_out_of_range_are_all_told_at_once(refused, capsys):
 
 def test_the_json_of_a_run_repeats_it_exactly(small, tmp_path):
     assert gmmhet("simulate", "--config", small / "set" / rundir.CONFIG, "--out", tmp_path / "again") == 0
-    first, second = (read_particles(str(folder / rundir.STAR)) for folder in (small / "set", tmp_path / "again"))
+    first, second = (read_particles(str(folder / rundir.STAR))
+                     for folder in (small / "set", tmp_path / "again"))
     for name in ("ids", "rotation", "shift_angst", "ctf", "half"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
     np.testing.assert_array_equal(first.read(np.arange(120)), second.read(np.arange(120)))
@@ -110,7 +116,8 @@ def test_the_json_of_a_run_repeats_it_exactly(small, tmp_path):
 
 def test_flags_win_over_the_json(refused, tmp_path):
     (tmp_path / "run.json").write_text(json.dumps(dict(n=50, box=64)))
-    refused("simulate", "--config", tmp_path / "run.json", "--box", 4, says="--box must be at least 16 px, got 4.")
+    refused("simulate", "--config", tmp_path / "run.json", "--box", 4,
+            says="--box must be at least 16 px, got 4.")
 
 
 @pytest.mark.parametrize("text,says", [
@@ -126,7 +133,8 @@ def test_bad_json_is_refused_with_its_sentence(refused, tmp_path, text, says):
 
 
 def test_a_json_file_that_does_not_exist_is_refused(refused, tmp_path):
-    refused("fit", "--config", tmp_path / "no.json", says="no.json cannot be read as JSON: [Errno 2] No such file")
+    refused("fit", "--config", tmp_path / "no.json",
+            says="no.json cannot be read as JSON: [Errno 2] No such file")
 
 
 # ---- run folders
@@ -139,8 +147,10 @@ def test_a_folder_that_holds_another_run_is_refused_and_left_alone(small, capsys
 
 
 def test_resuming_with_other_parameters_is_refused_with_both_values(small_run, small, capsys):
-    assert gmmhet("train", "--out", small_run, *training(small, **{**QUICK, 'latent_dim': 7}), "--resume") == 2
-    assert "was started with other parameters: latent_dim (2 in the run, 7 now); give the same, or another --out" in capsys.readouterr().err
+    assert gmmhet("train", "--out", small_run, *training(small, **{**QUICK, 'latent_dim': 7}),
+                  "--resume") == 2
+    message = "was started with other parameters: latent_dim (2 in the run, 7 now); give the same, or another"
+    assert message in capsys.readouterr().err
 
 
 def test_resuming_a_finished_run_does_nothing_and_says_so(small_run, small, capsys):
@@ -155,10 +165,12 @@ def test_resuming_another_stage_s_folder_is_refused(small, capsys):
     assert "holds a run of another stage" in capsys.readouterr().err
 
 
-def test_the_log_holds_what_was_said_while_a_run_was_checked(small_run, tmp_path):
-    assert gmmhet("analyze", "--out", tmp_path / "a", "--model", small_run, "--clusters", 2, "--points", 2) == 0
-    before, _ = (tmp_path / "a" / rundir.LOG).read_text().split("gmmhet analyze, seed 1")
-    assert "2 clusters of " in before
+def test_the_log_holds_what_was_said_while_a_run_was_checked(small, tmp_path):
+    star, ids = small / "set" / rundir.STAR, tmp_path / "ids.txt"
+    ids.write_text("\n".join(str(i) for i in [*range(1, 41), 7]))
+    assert gmmhet("reconstruct", "--out", tmp_path / "a", "--particles", star, "--ids", ids) == 0
+    before, _ = (tmp_path / "a" / rundir.LOG).read_text().split("gmmhet reconstruct, seed 1")
+    assert "names 1 ids more than once; each particle is taken once." in before
 
 
 # ---- input files
@@ -182,7 +194,8 @@ def test_a_folder_that_is_no_run_of_the_right_stage_is_refused(refused, small):
     star = small / "set" / rundir.STAR
     refused("train", "--particles", star, "--gmm", small / "set",
             says="is not a finished 'fit' run: it lacks gmm.npz, gmm.cif, gmm.mrc, fsc.csv")
-    refused("train", "--particles", star, "--gmm", star, says="is not a folder: expected the --out folder of a 'fit' run")
+    refused("train", "--particles", star, "--gmm", star,
+            says="is not a folder: expected the --out folder of a 'fit' run")
     refused("refine", "--particles", star, "--model", small / "fit",
             says="is not a finished 'train' run: it lacks latents.npz, model, history.csv")
     refused("score", "--model", small / "fit", "--truth", small / "set", says="--model: ")
@@ -198,28 +211,34 @@ def test_particles_without_alignment_are_refused(refused, small, tmp_path):
 
 def test_particles_whose_stack_is_missing_are_refused(refused, small, tmp_path):
     star = copied(small, tmp_path / "bad", lambda text: text.replace("particles.mrcs", "gone.mrcs"))
-    refused("train", "--particles", star, "--gmm", small / "fit", says="1 of 1 image stacks are missing, the first is 'gone.mrcs'")
+    refused("train", "--particles", star, "--gmm", small / "fit",
+            says="1 of 1 image stacks are missing, the first is 'gone.mrcs'")
 
 
 def test_an_empty_set_is_refused(refused, small, tmp_path):
-    star = copied(small, tmp_path / "bad", lambda text: "\n".join(line for line in text.splitlines() if "@" not in line) + "\n")
+    star = copied(small, tmp_path / "bad",
+                  lambda text: "\n".join(line for line in text.splitlines() if "@" not in line) + "\n")
     refused("train", "--particles", star, "--gmm", small / "fit", says="particles.star")
 
 
 def test_too_few_particles_are_refused_with_their_number(refused, small, tmp_path):
     star = particles_of(tmp_path / "bad", 9, 32, 6.0)
-    refused("train", "--particles", star, "--gmm", small / "fit", says="holds 9 particles; at least 10 are needed to train")
+    refused("train", "--particles", star, "--gmm", small / "fit",
+            says="holds 9 particles; at least 10 are needed to train")
 
 
 def test_map_and_particles_of_different_pixel_size_are_refused_with_both_numbers(refused, small, tmp_path):
     star = particles_of(tmp_path / "bad", 12, 32, 5.5)
     refused("train", "--particles", star, "--gmm", small / "fit",
-            says="the neutral model was fitted to a map of 6.0000 Å/px, the particles have 5.5000 Å/px: rescale")
+            says="the map of the neutral model has 32 px of 6.0000 Å, the particle set has 32 px of 5.5000 "
+                 "Å: rescale")
 
 
 def test_map_and_particles_of_different_box_are_refused_with_both_numbers(refused, small, tmp_path):
     star = particles_of(tmp_path / "bad", 12, 36, 6.0)
-    refused("train", "--particles", star, "--gmm", small / "fit", says="fitted to a map of 32 px, the particles have 36 px: crop or pad")
+    refused("train", "--particles", star, "--gmm", small / "fit",
+            says="the map of the neutral model has 32 px of 6.0000 Å, the particle set has 36 px of 6.0000 "
+                 "Å: rescale")
 
 
 def test_a_mask_of_another_box_is_refused_with_both_sizes(refused, small, tmp_path):
@@ -237,28 +256,34 @@ def test_nan_pixels_are_refused_naming_the_particle(small, tmp_path, capsys):
         tmp_path / "bad" / rundir.STACK) in capsys.readouterr().err
 
 
-def test_particles_of_black_contrast_give_what_their_white_inverses_give_and_it_is_said_aloud(small, small_run, tmp_path, capsys):
+def test_particles_of_black_contrast_give_what_their_white_inverses_give_and_it_is_said_aloud(
+        small, small_run, tmp_path, capsys):
     folder = tmp_path / "black"
     shutil.copytree(small / "set", folder)
     with mrcfile.open(folder / rundir.STACK, "r+") as file:
         file.set_data(-file.data)
-    assert gmmhet("train", "--out", tmp_path / "out", *training(small, **QUICK), "--particles", folder / rundir.STAR) == 0
-    assert "the particles' contrast is black: they agree with the inverted map (density scale -" in capsys.readouterr().err
+    assert gmmhet("train", "--out", tmp_path / "out", *training(small, **QUICK), "--particles",
+                  folder / rundir.STAR) == 0
+    message = "the particles' contrast is black: they agree with the inverted map (density scale -"
+    assert message in capsys.readouterr().err
     summary = [json.load(open(run / rundir.SUMMARY)) for run in (tmp_path / "out", small_run)]
-    assert [s["contrast"] for s in summary] == ["black", "white"] and summary[0]["scale"] == pytest.approx(summary[1]["scale"], rel=1e-4)
+    assert [s["contrast"] for s in summary] == ["black", "white"]
+    assert summary[0]["scale"] == pytest.approx(summary[1]["scale"], rel=1e-4)
     black, white = (np.load(run / rundir.LATENTS)["z"] for run in (tmp_path / "out", small_run))
     assert np.abs(black - white).max() < 1e-3 * white.std()
 
 
 @pytest.mark.parametrize("flags,says", [
-    (["--vary", "shape"], "--vary must name some of amplitude, position, width, comma-separated, got 'shape'"),
+    (["--vary", "shape"], "must name some of amplitude, position, width, comma-separated, got 'shape'"),
     (["--vary", ","], "--vary must name some of amplitude, position, width, comma-separated, got ','"),
     (["--symmetry", "i"], "symmetry must be cN or dN (such as c3 or d2), got 'i'"),
     (["--region", "sphere:1,2,3"], "region 'sphere:1,2,3' must be 'sphere:x,y,z,radius', four numbers in Å"),
     (["--region", "sphere:900,0,0,5"], "selects none of the 80 Gaussians"),
     (["--region", "arm.mrc"], "region 'arm.mrc' is neither an existing file nor 'sphere:x,y,z,radius'"),
-    (["--rigid"], "--rigid: a molecule that moves as one body only changes its pose. Name the parts that move with --region"),
-    (["--rigid", "--vary", "amplitude", "--region", "sphere:17,0,41,25"], "--vary amplitude lets none move: add position"),
+    (["--rigid"], ("--rigid: a molecule that moves as one body only changes its pose. Name the parts that "
+                   "move with --region")),
+    (["--rigid", "--vary", "amplitude", "--region", "sphere:17,0,41,25"],
+     "--vary amplitude lets none move: add position"),
 ])
 def test_what_may_vary_is_checked_before_training(refused, small, flags, says):
     refused("train", *training(small), *flags, says=says)
@@ -271,13 +296,17 @@ def test_a_number_of_gaussians_is_auto_or_at_least_4(refused, small, count):
 
 
 def test_more_gaussians_than_the_map_has_voxels_for_are_refused_with_both_numbers(small, tmp_path, capsys):
-    assert gmmhet("fit", "--out", tmp_path / "out", "--map", small / "set" / rundir.MAP, "--n-gaussians", 30000) == 2
-    assert "fewer than the 30000 Gaussians asked for: lower --threshold or --n-gaussians" in capsys.readouterr().err
+    assert gmmhet("fit", "--out", tmp_path / "out", "--map", small / "set" / rundir.MAP, "--n-gaussians",
+                  30000) == 2
+    message = "fewer than the 30000 Gaussians asked for: lower --threshold or --n-gaussians"
+    assert message in capsys.readouterr().err
 
 
 def test_a_folder_whose_input_was_refused_can_be_used_again(small, tmp_path):
-    assert gmmhet("fit", "--out", tmp_path / "out", "--map", small / "set" / rundir.MAP, "--n-gaussians", 30000) == 2
-    assert gmmhet("fit", "--out", tmp_path / "out", "--map", small / "set" / rundir.MAP, "--n-gaussians", 20, "--steps", 5) == 0
+    assert gmmhet("fit", "--out", tmp_path / "out", "--map", small / "set" / rundir.MAP, "--n-gaussians",
+                  30000) == 2
+    assert gmmhet("fit", "--out", tmp_path / "out", "--map", small / "set" / rundir.MAP, "--n-gaussians", 20,
+                  "--steps", 5) == 0
 
 
 def test_an_inverted_map_is_refused(small, tmp_path, capsys):
@@ -295,14 +324,17 @@ def test_a_map_with_nan_is_refused(refused, tmp_path):
     refused("fit", "--map", tmp_path / "map.mrc", says="NaN")
 
 
-def test_particles_the_model_has_no_latent_point_for_are_refused_with_their_number(refused, small_run, tmp_path):
+def test_particles_without_a_latent_point_are_refused_with_their_number(refused, small_run, tmp_path):
     star = particles_of(tmp_path / "more", 130, 32, 6.0)
-    refused("refine", "--model", small_run, "--particles", star, says="10 of 130 particles have no latent point")
+    refused("refine", "--model", small_run, "--particles", star,
+            says="10 of 130 particles have no latent point")
 
 
 def test_refining_particles_of_another_size_is_refused_with_both(refused, small_run, tmp_path):
     star = particles_of(tmp_path / "other", 12, 36, 6.0)
-    refused("refine", "--model", small_run, "--particles", star, says="has 36 px of 6.0000 Å, the model was trained on 32 px of 6.0000 Å")
+    refused("refine", "--model", small_run, "--particles", star,
+            says="has 36 px of 6.0000 Å, the model has 32 px of 6.0000 Å: give the particles that the model "
+                 "was")
 
 
 def test_continuing_from_a_model_of_another_shape_is_refused_before_any_long_work(refused, small, small_run):
@@ -317,7 +349,8 @@ def test_scoring_particles_that_the_truth_does_not_know_is_refused(refused, smal
         kept = {k: (v[:100] if v.ndim and len(v) == 120 else v) for k, v in data.items()}
     np.savez(folder / rundir.TRUTH, **kept)
     refused("score", "--model", small_run, "--truth", folder,
-            says="20 particles of --model %s are not in --truth %s, the first is id 101" % (small_run, folder))
+            says="20 particles of --model %s are not in --truth %s, the first is id 101" % (
+                small_run, folder))
 
 
 # ---- what a stage leaves
@@ -338,4 +371,4 @@ def test_the_particles_of_a_run_stay_as_they_were(small, small_run):
 def test_without_arguments_the_stages_are_listed(capsys):
     assert gmmhet() == 2
     told = capsys.readouterr().err
-    assert all(name in told for name in ("simulate", "fit", "train", "refine", "analyze", "decode", "reconstruct", "score"))
+    assert all(name in told for name in cfg.STAGES)

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from gmmhet.engine.log import hold, log, log_to, progress
+from gmmhet.engine.log import buffer_log, log, log_to, progress
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_a_second_file_takes_over_from_the_first(log_file, tmp_path):
 
 
 def test_what_was_said_before_the_file_opened_stands_at_its_head(tmp_path):
-    hold()
+    buffer_log()
     log.info("four clusters")
     log_to(str(tmp_path / "log.txt"))
     log.info("two maps")
@@ -37,17 +37,19 @@ def test_what_was_said_before_the_file_opened_stands_at_its_head(tmp_path):
 
 
 def test_what_was_kept_for_a_run_that_was_refused_goes_to_no_other_run_s_file(tmp_path):
-    hold()
+    buffer_log()
     log.info("no such region")
     log_to(None)
     log_to(str(tmp_path / "log.txt"))
     log.info("another run")
     log_to(None)
-    assert "no such region" not in (tmp_path / "log.txt").read_text() and "another run" in (tmp_path / "log.txt").read_text()
+    text = (tmp_path / "log.txt").read_text()
+    assert "no such region" not in text and "another run" in text
 
 
 def test_progress_gives_the_items_and_a_line_for_every_tenth_with_the_time_left(log_file):
-    assert list(progress(iter("abcdefghijklmnopqrstuvwxyz" * 2), 52, "Letters")) == list("abcdefghijklmnopqrstuvwxyz" * 2)
+    assert list(progress(iter("abcdefghijklmnopqrstuvwxyz" * 2), 52,
+                         "Letters")) == list("abcdefghijklmnopqrstuvwxyz" * 2)
     lines = log_file.read_text().splitlines()
     assert len(lines) == 10
     assert re.search(r"Letters: 6 of 52 \(11 %\), 00:00 spent, 00:00 left$", lines[0])

@@ -33,7 +33,8 @@ def test_a_run_without_a_folder_is_refused():
 
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "out").write_text("")
-    refused(RunDir, str(tmp_path / "out"), message="--out %s is a file, expected a folder: choose another name" % (tmp_path / "out"))
+    refused(RunDir, str(tmp_path / "out"),
+            message="--out %s is a file, expected a folder: choose another name" % (tmp_path / "out"))
 
 
 def test_a_folder_below_a_file_is_refused_with_the_file(tmp_path):
@@ -50,7 +51,8 @@ def test_a_folder_that_the_system_refuses_is_said_in_a_sentence(tmp_path):
 
 def test_a_folder_that_holds_a_run_is_refused_unless_resumed(tmp_path):
     started(tmp_path / "out", cfg.FitConfig())
-    refused(RunDir, str(tmp_path / "out"), message="already holds a run: choose another folder, or add --resume to continue that run")
+    refused(RunDir, str(tmp_path / "out"),
+            message="already holds a run: choose another folder, or add --resume to continue that run")
     assert RunDir(str(tmp_path / "out"), resume=True)(rundir.GMM) == str(tmp_path / "out" / "gmm.npz")
 
 
@@ -66,13 +68,14 @@ def test_a_folder_with_other_files_is_taken_and_one_that_does_not_exist_is_made_
 def test_resuming_with_other_parameters_is_refused_with_both_values(tmp_path):
     run = started(tmp_path / "out", cfg.TrainConfig(epochs=10, latent_dim=2))
     refused(run.check_same, cfg.TrainConfig(epochs=5, latent_dim=3),
-            message="was started with other parameters: latent_dim (2 in the run, 3 now), epochs (10 in the run, 5 now); "
-                    "give the same, or another --out")
+            message="was started with other parameters: latent_dim (2 in the run, 3 now), epochs (10 in the "
+                    "run, 5 now); give the same, or another --out")
 
 
 def test_a_run_may_be_resumed_to_go_further_and_says_so(tmp_path):
     run = started(tmp_path / "out", cfg.TrainConfig(epochs=10))
-    assert run.check_same(cfg.TrainConfig(epochs=20, patience=6)) and not run.check_same(cfg.TrainConfig(epochs=10))
+    assert run.check_same(cfg.TrainConfig(epochs=20, patience=6))
+    assert not run.check_same(cfg.TrainConfig(epochs=10))
 
 
 def test_how_a_run_is_executed_may_differ_when_it_is_resumed(tmp_path):
@@ -91,7 +94,8 @@ def test_the_summary_comes_back_and_leaves_no_temporary_file(tmp_path):
     run = RunDir(str(tmp_path))
     assert run.read_summary() == {}
     run.write_summary(dict(stage="fit", name="Å"))
-    assert run.read_summary() == dict(stage="fit", name="Å") and [p.name for p in tmp_path.iterdir()] == [rundir.SUMMARY]
+    assert run.read_summary() == dict(stage="fit", name="Å")
+    assert [p.name for p in tmp_path.iterdir()] == [rundir.SUMMARY]
 
 
 @pytest.mark.parametrize("stage", list(rundir.FILES))
@@ -101,13 +105,15 @@ def test_a_finished_run_has_its_summary_and_every_file_of_its_stage(tmp_path, st
     for name in (*rundir.FILES[stage], rundir.SUMMARY):
         (tmp_path / "run" / name).rename(tmp_path / "aside")
         assert not rundir.is_finished(path, stage)
-        assert rundir.missing_run(path, stage) == "'%s' is not a finished '%s' run: it lacks %s" % (path, stage, name)
+        assert rundir.missing_run(path, stage) == "'%s' is not a finished '%s' run: it lacks %s" % (
+            path, stage, name)
         (tmp_path / "aside").rename(tmp_path / "run" / name)
 
 
 def test_a_folder_that_does_not_exist_is_no_run(tmp_path):
     path = str(tmp_path / "no")
-    assert rundir.missing_run(path, "fit") == "'%s' is not a folder: expected the --out folder of a 'fit' run" % path
+    expected = "'%s' is not a folder: expected the --out folder of a 'fit' run" % path
+    assert rundir.missing_run(path, "fit") == expected
 
 
 def test_every_stage_of_the_parameters_has_its_files_and_every_parameter_that_may_differ_exists():
