@@ -1,1 +1,1 @@
-"""Particles and volumes: files in, arrays out."""
+"""Files in, arrays out: maps, image stacks, arrays, scripts for ChimeraX."""

@@ -36,7 +36,8 @@ def write_hdf(path, images, attributes=None):
     return str(path)
 
 
-@pytest.mark.parametrize("dtype, mode", [(np.int8, 0), (np.int16, 1), (np.float32, 2), (np.uint16, 6), (np.float16, 12)])
+@pytest.mark.parametrize("dtype, mode", [(np.int8, 0), (np.int16, 1), (np.float32, 2), (np.uint16, 6),
+                                         (np.float16, 12)])
 def test_every_mrc_mode_of_real_images_is_read(tmp_path, dtype, mode):
     images = (np.arange(3 * 16).reshape(3, 4, 4) + 1).astype(dtype)
     path = write_mrc(tmp_path / "s.mrcs", images)
@@ -75,7 +76,8 @@ def test_an_eman2_hdf_stack_is_read_by_image_number(tmp_path):
 def test_bit_reduced_hdf_images_get_their_range_back(tmp_path):
     stored = np.array([[0, 255], [51, 102]], np.uint8)
     path = write_hdf(tmp_path / "s.hdf", [stored],
-                     {"EMAN.stored_renderbits": 8, "EMAN.stored_rendermin": -1.0, "EMAN.stored_rendermax": 4.0})
+                     {"EMAN.stored_renderbits": 8, "EMAN.stored_rendermin": -1.0,
+                      "EMAN.stored_rendermax": 4.0})
     np.testing.assert_allclose(StackCache().get(path).read(np.array([0]))[0], [[-1, 4], [0, 1]], atol=1e-6)
 
 
@@ -83,16 +85,19 @@ def test_a_stack_cut_short_is_refused_with_the_numbers(tmp_path):
     path = write_mrc(tmp_path / "s.mrcs", np.zeros((5, 4, 4), np.float32))
     with open(path, "r+b") as file:
         file.truncate(1024 + 3 * 64 + 10)
-    with pytest.raises(ParticleError, match="s.mrcs' is cut short: its header says 5 images, the file holds 3 whole ones"):
+    with pytest.raises(ParticleError, match="s.mrcs' is cut short: its header says 5 images, the file holds "
+                                            "3 whole ones"):
         stack_shape(path)
 
 
 @pytest.mark.parametrize("name, content, message", [
     ("a.mrcs", b"short", "a.mrcs' is not an MRC file: it has 5 bytes"),
-    ("a.mrcs", b"x" * 4096, "a.mrcs' is not a readable MRC stack: expected mode 0, 1, 2, 6 or 12, got mode 2021161080"),
+    ("a.mrcs", b"x" * 4096, ("a.mrcs' is not a readable MRC stack: expected mode 0, 1, 2, 6 or 12, got mode "
+                             "2021161080")),
     ("a.hdf", b"x" * 4096, "a.hdf' is not an EMAN2 HDF stack with images under /MDF/images"),
     ("a.mrcs.gz", b"\x1f\x8b\x08" + b"x" * 4096, "a.mrcs.gz' cannot be uncompressed"),
-    ("a.mrcs.gz", b"\x1f\x8b\x08\x00" + b"\0" * 5 + b"\3" + b"\xff" * 100, "a.mrcs.gz' cannot be uncompressed: Error -3"),
+    ("a.mrcs.gz", b"\x1f\x8b\x08\x00" + b"\0" * 5 + b"\3" + b"\xff" * 100,
+     "a.mrcs.gz' cannot be uncompressed: Error -3"),
     ("a.mrcs", header(nsymbt=-80), "a.mrcs' is not a readable MRC stack"),
 ])
 def test_a_file_that_is_no_stack_is_refused(tmp_path, name, content, message):
@@ -117,18 +122,20 @@ def test_a_stack_cut_short_during_a_run_is_named_with_the_image(tmp_path):
     with open(path, "r+b") as file:
         file.truncate(1024 + 3 * 64 * 64 * 4 + 100)
     assert cache.read(path, np.array([2])).all()
-    with pytest.raises(ParticleError, match="s.mrcs' ended at image 4 while it was read, after it held 5 images when the run began"):
+    with pytest.raises(ParticleError, match="s.mrcs' ended at image 4 while it was read, after it held 5 "
+                                            "images when the run began"):
         cache.read(path, np.array([0, 3]))
 
 
-def test_a_stack_that_vanishes_during_a_run_is_read_while_open_and_named_when_it_must_be_opened_again(tmp_path):
+def test_a_stack_that_vanishes_is_read_while_open_and_named_when_it_must_be_opened_again(tmp_path):
     paths = [write_mrc(tmp_path / ("%d.mrcs" % i), np.full((1, 4, 4), i, np.float32)) for i in range(2)]
     cache = StackCache(most_open=1)
     cache.get(paths[0])
     (tmp_path / "0.mrcs").unlink()
     assert not cache.read(paths[0], np.array([0])).any()
     cache.get(paths[1])
-    with pytest.raises(ParticleError, match="0.mrcs' cannot be read: No such file or directory; it could be read when the run began"):
+    with pytest.raises(ParticleError, match="0.mrcs' cannot be read: No such file or directory; it could be "
+                                            "read when the run began"):
         cache.read(paths[0], np.array([0]))
 
 

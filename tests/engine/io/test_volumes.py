@@ -58,7 +58,8 @@ def test_a_missing_map_and_a_file_that_is_none_are_refused(tmp_path):
     with pytest.raises(MapError, match="text.mrc' is not a readable MRC file"):
         read_map(str(text))
     text.write_text("too short")
-    with pytest.raises(MapError, match="text.mrc' is not a readable MRC file: it has 9 bytes, a header has 1024"):
+    with pytest.raises(MapError, match="text.mrc' is not a readable MRC file: it has 9 bytes, a header has "
+                                       "1024"):
         read_map(str(text))
 
 
@@ -67,5 +68,6 @@ def test_a_map_cut_short_is_refused_with_its_lengths(tmp_path, cube):
     write_map(path, cube, 2.0)
     with open(path, "r+b") as file:
         file.truncate(1100)
-    with pytest.raises(MapError, match="its header says 6 x 6 x 6 voxels, 1888 bytes in all, but it has 1100 bytes"):
+    with pytest.raises(MapError, match="its header says 6 x 6 x 6 voxels, 1888 bytes in all, but it has 1100 "
+                                       "bytes"):
         read_map(path)

@@ -5,12 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import starfile
+from sound_star import SOUND, assert_refused, changed
 
-from gmmhet.engine.imaging.ctf import CTF_COLUMNS
 from gmmhet.engine.imaging.pose import random_rotations, rotation_from_euler
-from gmmhet.engine.io.optics import CTF_LABELS
-from gmmhet.engine.io.particles import ParticleError, read_particles, write_particles
 from gmmhet.engine.log import log
+from gmmhet.engine.particles.particle_set import ParticleError, read_particles
 
 N, BOX = 7, 8
 
@@ -30,13 +29,18 @@ def tables(n=N, image_name="Extract/s.mrcs", **changes):
     """RELION 3.1 tables; a change of None drops a column."""
     rng = np.random.default_rng(2)
     particles = dict(
-        rlnImageName=["%06d@%s" % (i + 1, image_name) for i in range(n)], rlnMicrographName=["m/%03d.mrc" % i for i in range(n)],
-        rlnGroupName=["%03d" % i for i in range(n)], rlnOpticsGroup=1, rlnDefocusU=rng.uniform(8e3, 2e4, n), rlnDefocusV=12345.5,
-        rlnDefocusAngle=33.25, rlnAngleRot=rng.uniform(-180, 180, n), rlnAngleTilt=rng.uniform(0, 180, n),
-        rlnAnglePsi=rng.uniform(-180, 180, n), rlnOriginXAngst=rng.normal(size=n), rlnOriginYAngst=rng.normal(size=n),
-        rlnRandomSubset=np.arange(n) % 2 + 1, rlnImageId=100 - np.arange(n), rlnMaxValueProbDistribution=1.25e-9)
-    optics = dict(rlnOpticsGroup=[1], rlnOpticsGroupName=["og1"], rlnVoltage=[300.0], rlnSphericalAberration=[2.7],
-                  rlnAmplitudeContrast=[0.1], rlnImagePixelSize=[2.5], rlnImageSize=[BOX])
+        rlnImageName=["%06d@%s" % (i + 1, image_name) for i in range(n)],
+        rlnMicrographName=["m/%03d.mrc" % i for i in range(n)],
+        rlnGroupName=["%03d" % i for i in range(n)], rlnOpticsGroup=1,
+        rlnDefocusU=rng.uniform(8e3, 2e4, n), rlnDefocusV=12345.5, rlnDefocusAngle=33.25,
+        rlnAngleRot=rng.uniform(-180, 180, n), rlnAngleTilt=rng.uniform(0, 180, n),
+        rlnAnglePsi=rng.uniform(-180, 180, n),
+        rlnOriginXAngst=rng.normal(size=n), rlnOriginYAngst=rng.normal(size=n),
+        rlnRandomSubset=np.arange(n) % 2 + 1, rlnImageId=100 - np.arange(n),
+        rlnMaxValueProbDistribution=1.25e-9)
+    optics = dict(
+        rlnOpticsGroup=[1], rlnOpticsGroupName=["og1"], rlnVoltage=[300.0], rlnSphericalAberration=[2.7],
+        rlnAmplitudeContrast=[0.1], rlnImagePixelSize=[2.5], rlnImageSize=[BOX])
     for name, value in changes.items():
         target = optics if name in optics and name not in particles else particles
         target[name] = value
@@ -56,28 +60,40 @@ def project(folder, images, n=N, **changes):
 
 def old_tables(n=N, **changes):
     """A RELION 3.0 table."""
-    new = tables(n)["particles"].drop(columns=["rlnOpticsGroup", "rlnOriginXAngst", "rlnOriginYAngst", "rlnImageId"])
-    new = new.assign(rlnVoltage=300.0, rlnSphericalAberration=2.7, rlnAmplitudeContrast=0.1, rlnDetectorPixelSize=14.0,
-                     rlnMagnification=56000.0, rlnOriginX=np.arange(n) - 3.0, rlnOriginY=0.5)
+    later = ["rlnOpticsGroup", "rlnOriginXAngst", "rlnOriginYAngst", "rlnImageId"]
+    new = tables(n)["particles"].drop(columns=later)
+    new = new.assign(rlnVoltage=300.0, rlnSphericalAberration=2.7, rlnAmplitudeContrast=0.1,
+                     rlnDetectorPixelSize=14.0, rlnMagnification=56000.0,
+                     rlnOriginX=np.arange(n) - 3.0, rlnOriginY=0.5)
     return {"": new.assign(**changes)}
 
 
-def test_ctf_columns_are_in_the_order_of_the_imaging_package():
-    assert len(CTF_LABELS) == len(CTF_COLUMNS)
-    pairs = dict(zip(CTF_LABELS, CTF_COLUMNS))
-    assert pairs["rlnDefocusAngle"] == "defocus_angle_deg" and pairs["rlnSphericalAberration"] == "cs_mm"
-    assert pairs["rlnCtfScalefactor"] == "scale" and pairs["rlnPhaseShift"] == "phase_shift_deg"
+REFUSED = {
+    "orientations in the optics table": (
+        SOUND.replace("_rlnAngleTilt", "_other").replace("_rlnImageSize", "_rlnAngleTilt"),
+        r"particles without projection alignment \(missing columns: rlnAngleTilt\)"),
+    "an id twice": (
+        changed("_rlnImageId", "10"),
+        "rlnImageId must be different for every particle, but these occur more than once: 10"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_columns_that_cannot_be_used_are_refused_with_a_sentence(folder, kind):
+    assert_refused(folder, *REFUSED[kind])
 
 
 class TestReading:
     def test_relion_31_metadata(self, tmp_path, images):
         particles, table = read_particles(project(tmp_path, images)), tables()["particles"]
         np.testing.assert_array_equal(particles.ids, 100 - np.arange(N))
-        np.testing.assert_allclose(particles.rotation, rotation_from_euler(table.rlnAngleRot, table.rlnAngleTilt, table.rlnAnglePsi),
+        rotation = rotation_from_euler(table.rlnAngleRot, table.rlnAngleTilt, table.rlnAnglePsi)
+        np.testing.assert_allclose(particles.rotation, rotation, atol=1e-6)
+        np.testing.assert_allclose(particles.shift_angst, -table[["rlnOriginXAngst", "rlnOriginYAngst"]],
                                    atol=1e-6)
-        np.testing.assert_allclose(particles.shift_angst, -table[["rlnOriginXAngst", "rlnOriginYAngst"]], atol=1e-6)
         np.testing.assert_allclose(particles.ctf[:, 0], table.rlnDefocusU, rtol=1e-6)
-        np.testing.assert_allclose(particles.ctf[3, 1:], [12345.5, 33.25, 300, 2.7, 0.1, 0, 0, 1, 0, 1], rtol=1e-6)
+        np.testing.assert_allclose(particles.ctf[3, 1:], [12345.5, 33.25, 300, 2.7, 0.1, 0, 0, 1, 0],
+                                   rtol=1e-6)
         np.testing.assert_array_equal(particles.half, np.arange(N) % 2 + 1)
         assert (particles.pixel_size, particles.box, len(particles)) == (2.5, BOX, N)
 
@@ -87,7 +103,8 @@ class TestReading:
         particles = read_particles(star)
         np.testing.assert_array_equal(particles.ids, np.arange(1, N + 1))
         assert particles.pixel_size == pytest.approx(2.5)
-        np.testing.assert_allclose(particles.shift_angst, np.stack([3 - np.arange(N), np.full(N, -0.5)], 1) * 2.5, atol=1e-6)
+        np.testing.assert_allclose(particles.shift_angst,
+                                   np.stack([3 - np.arange(N), np.full(N, -0.5)], 1) * 2.5, atol=1e-6)
 
     def test_a_single_particle_in_a_table_of_one_row_or_without_loop(self, tmp_path, images):
         star = project(tmp_path, images, n=1)
@@ -97,16 +114,9 @@ class TestReading:
         assert "loop_" not in open(star).read()
         np.testing.assert_array_equal(read_particles(star).read([0]), images[:1])
 
-    def test_optics_groups_are_joined_by_number_not_by_row(self, tmp_path, images):
-        content = tables(rlnOpticsGroup=[2, 1, 2, 1, 2, 1, 1])
-        content["optics"] = pd.concat(
-            [content["optics"].assign(rlnOpticsGroup=2, rlnVoltage=200.0), content["optics"].assign(rlnOpticsGroup=1)])
-        star = project(tmp_path, images)
-        starfile.write(content, star)
-        np.testing.assert_array_equal(read_particles(star).ctf[:, 3], [200, 300, 200, 300, 200, 300, 300])
-
     def test_missing_optional_columns_get_their_defaults(self, tmp_path, images):
-        particles = read_particles(project(tmp_path, images, rlnDefocusV=None, rlnDefocusAngle=None, rlnRandomSubset=None,
+        particles = read_particles(project(tmp_path, images, rlnDefocusV=None, rlnDefocusAngle=None,
+                                           rlnRandomSubset=None,
                                            rlnOriginXAngst=None, rlnOriginYAngst=None))
         np.testing.assert_array_equal(particles.ctf[:, 1], particles.ctf[:, 0])
         np.testing.assert_array_equal(particles.ctf[0, [2, 6, 7, 8]], [0, 0, 0, 1])
@@ -116,26 +126,12 @@ class TestReading:
         names = ["%06d@Extract/%s" % (2 - i // 4, "ab"[i % 2] + "%d.mrcs" % (i % 4 // 2)) for i in range(N)]
         star = project(tmp_path, images, rlnImageName=names)
         for k, name in enumerate(("a0", "b0", "a1", "b1")):
-            stack(str(tmp_path / "Extract" / (name + ".mrcs")), np.stack([images[0] + 10 * k + 4, images[0] + 10 * k]))
+            stack(str(tmp_path / "Extract" / (name + ".mrcs")),
+                  np.stack([images[0] + 10 * k + 4, images[0] + 10 * k]))
         whole = read_particles(star).read(np.arange(N))
         wanted = [images[0] + 10 * (i % 4) + (0 if i < 4 else 4) for i in range(N)]
         np.testing.assert_array_equal(whole, wanted)
         np.testing.assert_array_equal(read_particles(star).read([5, 0, 5]), whole[[5, 0, 5]])
-
-    @pytest.mark.parametrize("where", ["beside the star", "two folders up", "working directory"])
-    def test_relative_stacks_are_searched_for(self, tmp_path, images, monkeypatch, where):
-        star = project(tmp_path / "p", images)
-        base = {"beside the star": tmp_path / "p" / "Refine" / "job", "two folders up": tmp_path / "p", "working directory": tmp_path / "w"}
-        stack(str(base[where] / "Extract" / "s.mrcs"), images + 1)
-        if where == "working directory":
-            os.remove(tmp_path / "p" / "Extract" / "s.mrcs")
-            monkeypatch.chdir(tmp_path / "w")
-        np.testing.assert_array_equal(read_particles(star).read([2]), images[2:3] + 1)
-
-    def test_an_image_name_without_number_is_a_single_image(self, tmp_path, images):
-        star = project(tmp_path, images[:1], n=1, rlnImageName=["Extract/s.mrcs"])
-        np.testing.assert_array_equal(read_particles(star).read([0]), images[:1])
-
 
 class TestSubsets:
     def test_select_keeps_rows_and_images_together(self, tmp_path, images):
@@ -144,7 +140,8 @@ class TestSubsets:
         np.testing.assert_array_equal(subset.read([0, 1, 2]), images[[1, 4, 1]])
 
     def test_rows_of_joins_by_id(self, tmp_path, images):
-        np.testing.assert_array_equal(read_particles(project(tmp_path, images)).rows_of([94, 100, 97]), [6, 0, 3])
+        np.testing.assert_array_equal(read_particles(project(tmp_path, images)).rows_of([94, 100, 97]),
+                                      [6, 0, 3])
 
     def test_rows_of_names_ids_that_are_not_in_the_set(self, tmp_path, images):
         with pytest.raises(ParticleError, match=r"2 ids are not in .*data.star \(ids 94 to 100\): 7, 101"):
@@ -156,7 +153,8 @@ class TestSubsets:
         moved = particles.with_poses(particles.rotation, before + 1)
         np.testing.assert_array_equal(particles.shift_angst, before)
         np.testing.assert_array_equal(moved.shift_angst, before + 1)
-        with pytest.raises(ParticleError, match=r"must be \[7, 3, 3\] and \[7, 2\], got \[2, 3, 3\] and \[7, 2\]"):
+        with pytest.raises(ParticleError,
+                           match=r"must be \[7, 3, 3\] and \[7, 2\], got \[2, 3, 3\] and \[7, 2\]"):
             particles.with_poses(particles.rotation[:2], before)
 
 
@@ -164,7 +162,7 @@ class TestWritingAStar:
     def test_every_column_and_digit_of_the_input_stays(self, tmp_path, images):
         star, new = project(tmp_path, images), str(tmp_path / "new.star")
         read_particles(star).write_star(new)
-        before, after = starfile.read(star, parse_as_string=["rlnGroupName"]), starfile.read(new, parse_as_string=["rlnGroupName"])
+        before, after = (starfile.read(path, parse_as_string=["rlnGroupName"]) for path in (star, new))
         pd.testing.assert_frame_equal(after["optics"], before["optics"])
         pd.testing.assert_frame_equal(after["particles"], before["particles"])
         assert after["particles"].rlnGroupName[1] == "001"
@@ -174,7 +172,8 @@ class TestWritingAStar:
         os.makedirs(tmp_path / "elsewhere" / "deep")
         new = str(tmp_path / "elsewhere" / "deep" / "new.star")
         read_particles(star).select([3]).write_star(new)
-        assert starfile.read(new)["particles"].rlnImageName.iloc[0] == "000004@%s" % (tmp_path / "Extract" / "s.mrcs")
+        assert starfile.read(new)["particles"].rlnImageName.iloc[0] == "000004@%s" % (
+            tmp_path / "Extract" / "s.mrcs")
         monkeypatch.chdir("/")
         np.testing.assert_array_equal(read_particles(new).read([0]), images[3:4])
 
@@ -192,61 +191,24 @@ class TestWritingAStar:
 
     def test_a_relion_30_table_becomes_31_with_its_columns_and_both_kinds_of_origin(self, tmp_path, images):
         star, new = project(tmp_path, images), str(tmp_path / "new.star")
-        starfile.write(old_tables(rlnAmplitudeContrast=np.where(np.arange(N) < 3, 0.1, 0.07)), star, float_format=None)
+        starfile.write(old_tables(rlnAmplitudeContrast=np.where(np.arange(N) < 3, 0.1, 0.07)), star,
+                       float_format=None)
         particles = read_particles(star)
         particles.with_poses(particles.rotation, particles.shift_angst + 5).write_star(new)
         after = starfile.read(new)
         assert set(starfile.read(star)) <= set(after["particles"])
         np.testing.assert_allclose(after["particles"].rlnOriginX, np.arange(N) - 3 - 2, atol=1e-6)
         np.testing.assert_allclose(after["particles"].rlnOriginXAngst, (np.arange(N) - 5) * 2.5, atol=1e-6)
-        assert list(after["optics"].rlnAmplitudeContrast) == [0.07, 0.1] and list(after["optics"].rlnImageSize) == [BOX, BOX]
+        assert list(after["optics"].rlnAmplitudeContrast) == [0.07, 0.1]
+        assert list(after["optics"].rlnImageSize) == [BOX, BOX]
         assert list(after["particles"].rlnOpticsGroup) == [2, 2, 2, 1, 1, 1, 1]
         np.testing.assert_allclose(read_particles(new).ctf, particles.ctf)
 
     def test_with_half_writes_the_half_sets(self, tmp_path, images):
         new = str(tmp_path / "new.star")
-        read_particles(project(tmp_path, images, rlnRandomSubset=None)).with_half([2, 2, 1, 1, 1, 2, 1]).write_star(new)
+        read_particles(project(tmp_path, images,
+                               rlnRandomSubset=None)).with_half([2, 2, 1, 1, 1, 2, 1]).write_star(new)
         np.testing.assert_array_equal(read_particles(new).half, [2, 2, 1, 1, 1, 2, 1])
-
-
-class TestWritingParticles:
-    def test_what_is_written_comes_back(self, tmp_path, images):
-        rng = np.random.default_rng(4)
-        rotation, shift = random_rotations(N, rng), rng.normal(size=(N, 2)) * 5
-        ctf = np.stack([np.linspace(a, b, N) for a, b in ((9e3, 2e4), (8e3, 1e4), (0, 170), (300, 300), (2.7, 2.7), (0.1, 0.1), (0, 90),
-                                                          (0, 50), (1, 0.5), (0, 0), (1, 1))], axis=1)
-        ctf[4:, 3], ctf[4:, 10], ctf[5:, 9], ctf[5:, 10] = 200, 2, 1, 3
-        star = str(tmp_path / "p.star")
-        write_particles(star, str(tmp_path / "p.mrcs"), iter([images[:3], images[3:]]), N, rotation, shift, ctf, 3.5,
-                        half=np.arange(N) % 2 + 1, ids=np.arange(N) * 10 + 5)
-        again = read_particles(star)
-        np.testing.assert_array_equal(again.read(np.arange(N)), images)
-        np.testing.assert_array_equal(again.ids, np.arange(N) * 10 + 5)
-        np.testing.assert_array_equal(again.half, np.arange(N) % 2 + 1)
-        np.testing.assert_allclose(again.rotation, rotation, atol=1e-6)
-        np.testing.assert_allclose(again.shift_angst, shift, atol=1e-5)
-        np.testing.assert_allclose(again.ctf, ctf, rtol=1e-6)
-        assert again.pixel_size == 3.5 and list(starfile.read(star)["optics"].rlnCtfDataArePhaseFlipped) == [0, 0, 1]
-        assert mrcfile.validate(str(tmp_path / "p.mrcs"))
-
-    def test_nine_ctf_columns_mean_not_phase_flipped_and_a_group_per_voltage_aberration_and_contrast(self, tmp_path, images):
-        star, ctf = str(tmp_path / "p.star"), np.tile([1e4, 1e4, 0, 300, 2.7, 0.1, 0, 0, 1], (N, 1))
-        ctf[:2, 3] = 200
-        write_particles(star, str(tmp_path / "p.mrcs"), [images], N, np.tile(np.eye(3), (N, 1, 1)), np.zeros((N, 2)), ctf, 2.0)
-        again = read_particles(star)
-        np.testing.assert_array_equal(again.ctf[:, 9:], [[0, 1]] * 2 + [[0, 2]] * (N - 2))
-        assert "rlnCtfDataArePhaseFlipped" not in starfile.read(star)["optics"]
-
-    @pytest.mark.parametrize("batches, message", [
-        ([np.zeros((3, 8, 8))], "images must be 5 in all, got 3"),
-        ([np.zeros((3, 8, 8)), np.zeros((3, 8, 8))], r"images must be 5 arrays of 8 x 8 px in all, got \[3, 8, 8\] after 3"),
-        ([np.zeros((8, 8))], r"images must come as arrays \[B, L, L\], got \[8, 8\]"),
-        ([], r"images must come as arrays \[B, L, L\], got \[0, 0, 0\]"),
-    ])
-    def test_a_wrong_number_or_shape_of_images_is_refused(self, tmp_path, batches, message):
-        with pytest.raises(ParticleError, match=message):
-            write_particles(str(tmp_path / "p.star"), str(tmp_path / "p.mrcs"), batches, 5, np.tile(np.eye(3), (5, 1, 1)),
-                            np.zeros((5, 2)), np.ones((5, 9)), 2.0)
 
 
 class TestBadInput:
@@ -258,43 +220,35 @@ class TestBadInput:
     @pytest.mark.parametrize("changes, message", [
         (dict(rlnAngleRot=None, rlnAnglePsi=None),
          r"particles without projection alignment \(missing columns: rlnAngleRot, rlnAnglePsi\)"),
-        (dict(rlnDefocusU=None, rlnVoltage=None), r"particles without CTF \(missing columns: rlnDefocusU, rlnVoltage\)"),
+        (dict(rlnDefocusU=None, rlnVoltage=None),
+         r"particles without CTF \(missing columns: rlnDefocusU, rlnVoltage\)"),
         (dict(rlnImageId=[5, 6, 7, 7, 7, 6, 9]), "these occur more than once: 6, 7$"),
         (dict(rlnImagePixelSize=None), "the pixel size is unknown; expected rlnImagePixelSize"),
         (dict(rlnImagePixelSize=[0.0]),
-         "column rlnImagePixelSize of row 1 of the optics table holds '0.0', expected a number from 0.01 to 1000 Å/px"),
+         ("column rlnImagePixelSize of row 1 of the optics table holds '0.0', expected a number from 0.01 to "
+          "1000 Å/px")),
         (dict(rlnImagePixelSize=None, rlnPixelSize=[2.0] * 6 + [3.0]),
          "particles of one optics group must have one pixel size, got 2, 3 Å/px: give each"),
-        (dict(rlnOpticsGroup=[1] * 6 + [4]), "particles name optics group 4, but the optics table has only 1"),
+        (dict(rlnOpticsGroup=[1] * 6 + [4]),
+         "particles name optics group 4, but the optics table has only 1"),
         (dict(rlnDefocusU=[1.0] * 4 + ["abc"] + [1.0] * 2),
-         r"column rlnDefocusU of particle row 5 \(000005@Extract/s.mrcs\) holds 'abc', expected a number from -1000000 to 1000000 Å"),
+         (r"column rlnDefocusU of particle row 5 \(000005@Extract/s.mrcs\) holds 'abc', expected a number "
+          r"from -1000000 to 1000000 Å")),
         (dict(rlnAnglePsi=[1.0] * 4 + [np.nan] + [1.0] * 2),
-         r"column rlnAnglePsi of particle row 5 \(000005@Extract/s.mrcs\) holds '<NA>', expected a number from -720 to 720 °"),
-        (dict(rlnImageName=["000001@Extract/s.mrcs"] * 6 + ["x@Extract/s.mrcs"]), "rlnImageName of particle row 7 is 'x@Extract/s.mrcs'"),
+         (r"column rlnAnglePsi of particle row 5 \(000005@Extract/s.mrcs\) holds '<NA>', expected a number "
+          r"from -720 to 720 °")),
+        (dict(rlnImageName=["000001@Extract/s.mrcs"] * 6 + ["x@Extract/s.mrcs"]),
+         "rlnImageName of particle row 7 is 'x@Extract/s.mrcs'"),
         (dict(rlnImageName=["%d@Extract/s.mrcs" % (i + 3) for i in range(N)]),
          "particle id 95 names image 8 of '.*s.mrcs', which holds only 7 images"),
-        (dict(rlnCtfDataAreCtfPremultiplied=1), r"are already multiplied by their CTF \(rlnCtfDataAreCtfPremultiplied is 1\)"),
+        (dict(rlnCtfDataAreCtfPremultiplied=1),
+         r"are already multiplied by their CTF \(rlnCtfDataAreCtfPremultiplied is 1\)"),
         (dict(rlnOpticsGroup=None), "has an optics table, but rlnOpticsGroup is missing"),
     ])
     def test_unusable_columns_are_refused(self, tmp_path, images, changes, message):
         assert "data.star" in self.refused(project(tmp_path, images, **changes), message)
 
-    def test_missing_stacks_are_counted_and_the_folders_searched_are_named(self, tmp_path, images, monkeypatch):
-        monkeypatch.chdir(tmp_path)
-        names = ["000001@Extract/s.mrcs"] * 5 + ["000001@Extract/gone.mrcs", "000001@Extract/also.mrcs"]
-        text = self.refused(project(tmp_path / "p", images, rlnImageName=names),
-                            "2 of 3 image stacks are missing, the first is 'Extract/gone.mrcs'")
-        assert "searched %s, each folder above it and the working directory %s" % (tmp_path / "p" / "Refine" / "job", tmp_path) in text
-
-    def test_images_of_another_size_are_refused_with_both_sizes(self, tmp_path, images):
-        star = project(tmp_path, images, rlnImageName=["000001@Extract/s.mrcs"] * 6 + ["000001@Extract/t.mrcs"])
-        stack(str(tmp_path / "Extract" / "t.mrcs"), np.zeros((1, 6, 6), np.float32))
-        self.refused(star, "s.mrcs' has 8 x 8 px, but '.*t.mrcs' has 6 x 6 px")
-
-    def test_images_that_are_not_square_are_refused(self, tmp_path):
-        self.refused(project(tmp_path, np.zeros((N, 8, 6), np.float32)), "images must be square, got 6 x 8 px")
-
-    def test_nan_pixels_are_found_when_read_with_id_and_place_and_all_others_named_along(self, tmp_path, images):
+    def test_nan_pixels_are_found_when_read_and_all_particles_with_such_named(self, tmp_path, images):
         particles = read_particles(project(tmp_path, images))
 
         def spoil(number):
@@ -303,18 +257,22 @@ class TestBadInput:
                 file.write(np.float32(np.nan).tobytes())
         spoil(4)
         assert particles.read([0, 1]).shape == (2, BOX, BOX)
-        with pytest.raises(ParticleError, match=r"image of particle id 96 \(000005@.*s.mrcs\) holds NaN or infinite pixels: remove"):
+        with pytest.raises(ParticleError, match=r"image of particle id 96 \(000005@.*s.mrcs\) holds NaN or "
+                                                r"infinite pixels: remove"):
             particles.read([1, 4])
         spoil(2)
-        with pytest.raises(ParticleError, match=r"id %d \(000003@.*s.mrcs\) holds NaN or infinite pixels, as do those of 96: remove" %
+        with pytest.raises(ParticleError, match=r"id %d \(000003@.*s.mrcs\) holds NaN or infinite pixels, as "
+                                                r"do those of 96: remove" %
                            particles.ids[2]):
             particles.read([1, 4])
 
     @pytest.mark.parametrize("content, message", [
         ("", r"is not a star file of particles: no table has the column rlnImageName \(tables found: none\)"),
-        ("data_particles\n\nloop_\n_rlnImageName #1\n_rlnAngleRot #2\n", "holds no particles: its table 'data_particles' is empty"),
+        ("data_particles\n\nloop_\n_rlnImageName #1\n_rlnAngleRot #2\n",
+         "holds no particles: its table 'data_particles' is empty"),
         ("data_particles\n\nloop_\n_rlnImageName #1\n_rlnAngleRot #2\n1@s.mrcs 1\n1@s.mrcs 1 2 3 4\n",
-         r"line 7: row 2 of table 'particles' \(1@s.mrcs\) has 5 values, expected 2, one for each label: correct the row"),
+         (r"line 7: row 2 of table 'particles' \(1@s.mrcs\) has 5 values, expected 2, one for each label: "
+          r"correct the row")),
         ("data_model\n\n_rlnReferenceDimensionality 3\n", r"\(tables found: model\)"),
     ])
     def test_a_file_without_particles_is_refused(self, tmp_path, content, message):
@@ -328,8 +286,10 @@ class TestBadInput:
 
 
 @pytest.mark.parametrize("changes, words", [
-    (dict(rlnAngleRot=0.0, rlnAngleTilt=0.0, rlnAnglePsi=0.0), "all orientations are zero; were these particles aligned?"),
-    (dict(rlnBeamTiltX=0.1, rlnMagMat00=1.0), "anisotropic magnification are not modelled; ignored: rlnBeamTiltX, rlnMagMat00."),
+    (dict(rlnAngleRot=0.0, rlnAngleTilt=0.0, rlnAnglePsi=0.0),
+     "all orientations are zero; were these particles aligned?"),
+    (dict(rlnBeamTiltX=0.1, rlnMagMat00=1.0),
+     "anisotropic magnification are not modelled; ignored: rlnBeamTiltX, rlnMagMat00."),
 ])
 def test_what_is_doubtful_is_said_but_read(tmp_path, images, caplog, monkeypatch, changes, words):
     monkeypatch.setattr(log, "propagate", True)

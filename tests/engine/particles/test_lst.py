@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from gmmhet.engine.imaging.ctf import CTF_COLUMNS
-from gmmhet.engine.io.particles import ParticleError, read_particles
 from gmmhet.engine.log import log
+from gmmhet.engine.particles.particle_set import ParticleError, read_particles
 
 N, BOX, APIX = 5, 32, 2.5
-BLOBS = np.array([[5.0, 1.0, 2.0], [-3.0, 4.0, 0.5], [0.0, -6.0, 3.0], [2.0, 2.0, -5.0]])        # px, no symmetry
+# px, no symmetry
+BLOBS = np.array([[5.0, 1.0, 2.0], [-3.0, 4.0, 0.5], [0.0, -6.0, 3.0], [2.0, 2.0, -5.0]])
 CTF = "OE1.5 0.2 30 80 10 300 2.7 2.5 0.01 2,0.1,0.2 2,1,2"
 COLUMN = {name: i for i, name in enumerate(CTF_COLUMNS)}
 
@@ -28,23 +29,27 @@ def turn_x(deg):
 def transform(az, alt, phi, tx=0.0, ty=0.0, mirror=False):
     """EMAN2's Transform, mirror x translation x rotation, as a matrix [3, 4]."""
     rotation = turn_z(phi) @ turn_x(alt) @ turn_z(az)
-    return np.diag([-1.0 if mirror else 1.0, 1.0, 1.0]) @ np.concatenate([rotation, [[tx], [ty], [0.0]]], axis=1)
+    matrix = np.concatenate([rotation, [[tx], [ty], [0.0]]], axis=1)
+    return np.diag([-1.0 if mirror else 1.0, 1.0, 1.0]) @ matrix
 
 
 def drawn(points):
     """Image of blobs at points [K, 2 or 3], px from the centre."""
     y, x = np.mgrid[:BOX, :BOX] - BOX // 2
-    return np.sum([np.exp(-((x - p[0]) ** 2 + (y - p[1]) ** 2) / 4.5) for p in points], axis=0).astype(np.float32)
+    return np.sum([np.exp(-((x - p[0]) ** 2 + (y - p[1]) ** 2) / 4.5) for p in points],
+                  axis=0).astype(np.float32)
 
 
 def poses(n=N):
     rng = np.random.default_rng(1)
     return [dict(az=az, alt=alt, phi=phi, tx=tx, ty=ty) for az, alt, phi, tx, ty in
-            zip(rng.uniform(0, 360, n), rng.uniform(0, 180, n), rng.uniform(0, 360, n), rng.normal(0, 2, n), rng.normal(0, 2, n))]
+            zip(rng.uniform(0, 360, n), rng.uniform(0, 180, n), rng.uniform(0, 360, n), rng.normal(0, 2, n),
+                rng.normal(0, 2, n))]
 
 
 def as_json(matrix):
-    return {"xform.projection": {"__class__": "Transform", "matrix": "[" + ",".join("%g" % v for v in np.ravel(matrix)) + "]"}}
+    return {"xform.projection": {"__class__": "Transform",
+                                 "matrix": "[" + ",".join("%g" % v for v in np.ravel(matrix)) + "]"}}
 
 
 def write_hdf(path, images, ctf=CTF, **attributes):
@@ -52,7 +57,8 @@ def write_hdf(path, images, ctf=CTF, **attributes):
         for i, image in enumerate(images):
             group = file.create_group("MDF/images/%d" % i)
             group["image"] = image
-            group.attrs.update({"EMAN." + name: value for name, value in dict(apix_x=np.float32(APIX), **attributes).items()})
+            group.attrs.update({"EMAN." + name: value
+                                for name, value in dict(apix_x=np.float32(APIX), **attributes).items()})
             if ctf is not None:
                 group.attrs["EMAN.ctf"] = ctf
 
@@ -65,16 +71,19 @@ def write_lst(path, rows, head="#LSX\n# This file is in fast LST format.\n# 300\
 
 
 def project(folder, matrices, name="particles/p.hdf", values=None, **header):
-    """An EMAN2 project folder with sets/x.lst and the images that the matrices make; returns the list's path."""
+    """An EMAN2 project folder with sets/x.lst and the images that the matrices make; returns the list's
+    path."""
     (folder / "particles").mkdir(exist_ok=True)
     (folder / "sets").mkdir(exist_ok=True)
     write_hdf(folder / name, [drawn(BLOBS @ m[:, :3].T + m[:, 3]) for m in matrices], **header)
-    return write_lst(folder / "sets" / "x.lst", [(i, name, values[i] if values else as_json(m)) for i, m in enumerate(matrices)])
+    return write_lst(folder / "sets" / "x.lst",
+                     [(i, name, values[i] if values else as_json(m)) for i, m in enumerate(matrices)])
 
 
 def predicted(particles):
     """What the engine's conventions make of the poses that were read."""
-    points = np.einsum("nij,kj->nki", particles.rotation, BLOBS)[..., :2] + particles.shift_angst[:, None] / APIX
+    points = np.einsum("nij,kj->nki", particles.rotation, BLOBS)[..., :2]
+    points = points + particles.shift_angst[:, None] / APIX
     return [drawn(p) for p in points]
 
 
@@ -96,16 +105,19 @@ def test_a_pose_given_by_its_angles_is_the_one_of_its_matrix(tmp_path, mirror):
 def test_the_ctf_of_the_header_becomes_relions(tmp_path):
     particles = read_particles(project(tmp_path, [transform(10, 20, 30)]))
     ctf = {name: particles.ctf[0, i] for name, i in COLUMN.items()}
-    wanted = dict(defocus_u_angst=16000, defocus_v_angst=14000, defocus_angle_deg=30, voltage_kv=300, cs_mm=2.7, amplitude_contrast=0.1,
+    wanted = dict(defocus_u_angst=16000, defocus_v_angst=14000, defocus_angle_deg=30, voltage_kv=300,
+                  cs_mm=2.7, amplitude_contrast=0.1,
                   phase_shift_deg=0, bfactor_angst2=80, scale=1)
     assert {name: pytest.approx(float(ctf[name]), rel=1e-6) for name in wanted} == wanted
     assert (particles.pixel_size, particles.box) == (APIX, BOX)
 
 
 @pytest.mark.parametrize("percent, phase",
-                         [(-50, -30.0), (100 * (2 - np.sin(np.radians(120))), 120.0), (-100 * (2 - np.sin(np.radians(120))), -120.0)])
+                         [(-50, -30.0), (100 * (2 - np.sin(np.radians(120))), 120.0),
+                          (-100 * (2 - np.sin(np.radians(120))), -120.0)])
 def test_an_amplitude_contrast_beyond_0_to_100_percent_is_a_phase_plate(tmp_path, percent, phase):
-    particles = read_particles(project(tmp_path, [transform(0, 0, 0)], ctf="E1.5 0 0 0 %.9f 300 2.7 2.5" % percent))
+    particles = read_particles(project(tmp_path, [transform(0, 0, 0)],
+                                       ctf="E1.5 0 0 0 %.9f 300 2.7 2.5" % percent))
     assert particles.ctf[0, COLUMN["amplitude_contrast"]] == 0
     assert particles.ctf[0, COLUMN["phase_shift_deg"]] == pytest.approx(phase, abs=1e-4)
 
@@ -121,7 +133,8 @@ def test_classes_0_and_1_are_half_sets_and_images_are_found_by_number_in_several
     path = project(tmp_path, matrices[:2], "particles/a.hdf")
     project(tmp_path, matrices[2:], "particles/b.hdf")
     rows = [(1, "b", 3), (0, "a", 0), (1, "a", 1)]
-    write_lst(tmp_path / "sets" / "x.lst", [(n, "particles/%s.hdf" % s, {**as_json(matrices[k]), "class": k % 2}) for n, s, k in rows])
+    write_lst(tmp_path / "sets" / "x.lst",
+              [(n, "particles/%s.hdf" % s, {**as_json(matrices[k]), "class": k % 2}) for n, s, k in rows])
     particles = read_particles(path)
     np.testing.assert_array_equal(particles.half, [2, 1, 2])
     np.testing.assert_array_equal(particles.ids, [1, 2, 3])
@@ -163,18 +176,22 @@ SCALED = json.dumps(as_json(2 * transform(1, 2, 3)))
 
 
 @pytest.mark.parametrize("line, message", [
-    ("0\tparticles/p.hdf", r"line 4: the image has no orientation \(xform.projection is missing\): give the list of a 3D refinement"),
-    ("x\tparticles/p.hdf\t" + POSED, "line 4: expected image number, stack and parameters apart by tabs, got 'x"),
-    ("-1\tparticles/p.hdf\t" + POSED, "line 4: expected image number, stack and parameters apart by tabs, got '-1"),
+    ("0\tparticles/p.hdf", (r"line 4: the image has no orientation \(xform.projection is missing\): give the "
+                            r"list of a 3D refinement")),
+    ("x\tparticles/p.hdf\t" + POSED, "expected image number, stack and parameters apart by tabs, got 'x"),
+    ("-1\tparticles/p.hdf\t" + POSED, ("line 4: expected image number, stack and parameters apart by tabs, "
+                                       "got '-1")),
     ("0", "line 4: expected image number, stack and parameters apart by tabs, got '0'"),
     ("7\tparticles/p.hdf\t" + POSED, "p.hdf' has no image 7 under /MDF/images"),
     ("0\tparticles/q.hdf\t" + POSED, "1 of 1 image stacks are missing, the first is 'particles/q.hdf'"),
     ("0\tsets/y.lst\t" + POSED, "line 4 names another list, 'sets/y.lst', and not a stack"),
-    ("0\tparticles/p.hdf\t1.5,2,3", "line 4: expected parameters as JSON in braces after the stack, got '1.5,2,3'"),
+    ("0\tparticles/p.hdf\t1.5,2,3", ("line 4: expected parameters as JSON in braces after the stack, got "
+                                     "'1.5,2,3'")),
     ("0\tparticles/p.hdf\t" + SCALED, "line 4: xform.projection must be a Transform without scale"),
-    ("0\tparticles/p.hdf\t" + POSED.replace("[", "[1,"), "line 4: xform.projection must be a Transform without scale"),
+    ("0\tparticles/p.hdf\t" + POSED.replace("[", "[1,"),
+     "line 4: xform.projection must be a Transform without scale"),
     ('0\tparticles/p.hdf\t{"xform.projection":[1,2]}',
-     r"must be a Transform without scale \(a matrix of 12 numbers, or az, alt, phi, tx, ty\), got '\[1, 2\]'"),
+     r"a Transform without scale \(a matrix of 12 numbers, or az, alt, phi, tx, ty\), got '\[1, 2\]'"),
     ('0\tparticles/p.hdf\t{"dxf":1,' + POSED[1:], "line 4: the image belongs to a tilt series of a tomogram"),
     ("", "x.lst' holds no particles: expected lines of image number, stack and parameters"),
 ])
@@ -186,10 +203,12 @@ def test_a_line_that_cannot_be_used_is_named(tmp_path, line, message):
 
 
 @pytest.mark.parametrize("ctf, message", [
-    (None, r"line 4: image 0 of 'particles/p.hdf' has no CTF in its header \(EMAN.ctf is missing\): fit the CTF"),
+    (None, (r"line 4: image 0 of 'particles/p.hdf' has no CTF in its header \(EMAN.ctf is missing\): fit the "
+            r"CTF")),
     ("O1.5 0.2", "has the CTF 'O1.5 0.2', expected EMAN2's: E and 8 numbers"),
     ("OE1.5 0.2 x", "has the CTF 'OE1.5 0.2 x', expected EMAN2's: E and 8 numbers"),
-    ("OE1.5 0 0 0 10 0 2.7 2.5", "column rlnVoltage of row 1 of the optics table holds '0.0', expected a number from 10 to 2000 kV"),
+    ("OE1.5 0 0 0 10 0 2.7 2.5", ("column rlnVoltage of row 1 of the optics table holds '0.0', expected a "
+                                  "number from 10 to 2000 kV")),
     ("OE1.5 0 0 0 900 300 2.7 2.5", "column rlnPhaseShift of particle row 1 .*holds 'nan'"),
 ])
 def test_a_header_whose_ctf_cannot_be_used_is_named(tmp_path, ctf, message):
@@ -201,7 +220,8 @@ def test_a_stack_without_headers_and_a_list_that_is_no_text_are_refused(tmp_path
     path = project(tmp_path, [transform(1, 2, 3)])
     (tmp_path / "particles" / "p.mrcs").write_bytes(b"x")
     (tmp_path / "sets" / "x.lst").write_text("0\tparticles/p.mrcs\t" + POSED + "\n")
-    with pytest.raises(ParticleError, match="line 1 names the stack 'particles/p.mrcs': the CTF is read from headers of HDF stacks"):
+    with pytest.raises(ParticleError, match="line 1 names the stack 'particles/p.mrcs': the CTF is read from "
+                                            "headers of HDF stacks"):
         read_particles(path)
     (tmp_path / "sets" / "x.lst").write_bytes(b"\xff\xfe\x00" * 9)
     with pytest.raises(ParticleError, match="x.lst' is not an EMAN2 list: it is not UTF-8 text"):
