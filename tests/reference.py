@@ -1,4 +1,5 @@
-"""Slow, plain NumPy in float64: what the engine's kernels must equal. Nothing here is shared with the engine."""
+"""Slow, plain NumPy in float64: what the engine's kernels must equal. Nothing here is shared with the
+engine."""
 import numpy as np
 
 
@@ -20,7 +21,8 @@ def half_plane(box, pixel_size, m):
 
 
 def rings(m):
-    """Ring index and number of Friedel-related copies of every entry of the half plane, both [2m+1, m+1]; 0 copies outside 1..m."""
+    """Ring index and number of Friedel-related copies of every entry of the half plane, both [2m+1, m+1]; 0
+    copies outside 1..m."""
     iy, ix = np.meshgrid(np.arange(-m, m + 1), np.arange(m + 1), indexing="ij")
     ring = np.rint(np.sqrt(iy**2 + ix**2)).astype(int)
     return ring, np.where((ring >= 1) & (ring <= m), np.where(ix == 0, 1, 2), 0)
@@ -38,7 +40,8 @@ def transform(image, m):
 
 
 def project(xy, amplitudes, widths, box, pixel_size, m):
-    """Transform of one projected mixture: the paper's dense sum, one Gaussian at a time. complex [2m+1, m+1]."""
+    """Transform of one projected mixture: the paper's dense sum, one Gaussian at a time. complex [2m+1,
+    m+1]."""
     kx, ky = half_plane(box, pixel_size, m)
     total = np.zeros(kx.shape, complex)
     for (x, y), a, s in zip(np.asarray(xy, float), np.asarray(amplitudes, float), np.asarray(widths, float)):
@@ -51,16 +54,19 @@ def image_of(xy, amplitudes, widths, box, pixel_size):
     axis = (np.arange(box) - box // 2) * pixel_size
     total = np.zeros((box, box))
     for (x, y), a, s in zip(xy, amplitudes, widths):
-        total += a / (2 * np.pi * s**2) * np.exp(-((axis[:, None] - y) ** 2 + (axis[None] - x) ** 2) / (2 * s**2))
+        total += a / (2 * np.pi
+                      * s**2) * np.exp(-((axis[:, None] - y) ** 2 + (axis[None] - x) ** 2) / (2 * s**2))
     return total
 
 
 def ctf(parameters, kx, ky):
-    """CTF of one particle [9 to 11] at frequencies kx, ky (1/Å), one at a time; without its sign where the tenth number is 1."""
+    """CTF of one particle [9 to 11] at frequencies kx, ky (1/Å), one at a time; without its sign where the
+    tenth number is 1."""
     u, v, angle, kilovolt, cs_mm, contrast, phase, bfactor, scale = (float(p) for p in parameters[:9])
     flipped = len(parameters) > 9 and parameters[9] == 1
     volt = 1e3 * kilovolt
-    wavelength = 12.2643247 / np.sqrt(volt * (1 + volt * 0.978466e-6))      # RELION's constants, 5e-6 from CODATA's
+    wavelength = 12.2643247 / np.sqrt(volt * (1 + volt
+                                              * 0.978466e-6))      # RELION's constants, 5e-6 from CODATA's
     out = np.empty(kx.shape)
     for place in np.ndindex(kx.shape):
         k2 = kx[place] ** 2 + ky[place] ** 2
@@ -73,7 +79,8 @@ def ctf(parameters, kx, ky):
 
 
 def log_likelihood(data, model, noise_power):
-    """Gaussian log-likelihood of a transform over that of an empty model, nats: complex [2m+1, m+1] each, power [m+2]."""
+    """Gaussian log-likelihood of a transform over that of an empty model, nats: complex [2m+1, m+1] each,
+    power [m+2]."""
     m = data.shape[1] - 1
     ring, copies = rings(m)
     power = np.asarray(noise_power)[np.minimum(ring, m + 1)]
@@ -87,7 +94,8 @@ def frc(data, model):
     found = []
     for r in range(1, m + 1):
         c = copies * (ring == r)
-        found.append(np.sum(c * (model * data.conj()).real) / np.sqrt(np.sum(c * np.abs(model) ** 2) * np.sum(c * np.abs(data) ** 2)))
+        found.append(np.sum(c * (model * data.conj()).real) / np.sqrt(np.sum(c * np.abs(model) ** 2)
+                                                                      * np.sum(c * np.abs(data) ** 2)))
     return float(np.mean(found))
 
 

@@ -1,31 +1,36 @@
 """Contrast transfer function, as RELION defines it."""
+from typing import TypeVar
+
 import numpy as np
 import tensorflow as tf
 
-#: what a particle's image formation needs; the last two say what was done to the image (0 or 1) and whose camera and scale it has
-CTF_COLUMNS = ("defocus_u_angst", "defocus_v_angst", "defocus_angle_deg", "voltage_kv", "cs_mm", "amplitude_contrast",
-               "phase_shift_deg", "bfactor_angst2", "scale", "phase_flipped", "optics_group")
+#: what a particle's image formation needs; the last says whether the image is phase-flipped (0 or 1)
+CTF_COLUMNS = ("defocus_u_angst", "defocus_v_angst", "defocus_angle_deg", "voltage_kv", "cs_mm",
+               "amplitude_contrast", "phase_shift_deg", "bfactor_angst2", "scale", "phase_flipped")
+
+Number = TypeVar("Number", float, tf.Tensor)
 
 
-def wavelength_angst(voltage_kv):
-    """Relativistic electron wavelength, Å."""
+def wavelength_angst(voltage_kv: Number) -> Number:
+    """Relativistic electron wavelength, Å, with RELION's constants."""
     volt = voltage_kv * 1e3
     return 12.2643247 / (volt * (1.0 + volt * 0.978466e-6)) ** 0.5
 
 
-def ctf_values(ctf, kx, ky):
+def ctf_values(ctf: tf.Tensor, kx: np.ndarray, ky: np.ndarray) -> tf.Tensor:
     """CTF of each particle on a grid; its absolute value for a particle whose image is phase-flipped.
 
-    ``scale * sin(gamma + asin(Q0) + phase) * exp(-B k^2 / 4)``, ``gamma = pi lambda dz k^2 - pi/2 Cs lambda^3 k^4``,
-    ``dz = (U + V)/2 + (U - V)/2 cos(2 (angle - astigmatism angle))``; underfocus positive (Rohou & Grigorieff 2015, with the sign of
-    RELION: density white, so low frequencies positive).
+    ``scale * sin(gamma + asin(Q0) + phase) * exp(-B k^2 / 4)``,
+    ``gamma = pi lambda dz k^2 - pi/2 Cs lambda^3 k^4``,
+    ``dz = (U + V)/2 + (U - V)/2 cos(2 (angle - astigmatism angle))``; underfocus positive (Rohou & Grigorieff
+    2015, with the sign of RELION: density white, so low frequencies positive).
 
-    Computed in float32: with 3 um of underfocus at 300 kV and 1 Å/px (gamma reaches 450 rad at the Nyquist frequency) the error
-    against float64 is 1.2e-4 at most and 2.7e-5 rms up to that frequency.
+    Computed in float32: with 3 um of underfocus at 300 kV and 1 Å/px (gamma reaches 450 rad at the Nyquist
+    frequency) the error against float64 is 1.2e-4 at most and 2.7e-5 rms up to that frequency.
 
     Parameters
     ----------
-    ctf : array or tensor [B, 9 to 11], columns CTF_COLUMNS; without the last two no image is phase-flipped.
+    ctf : array or tensor [B, 9 or 10], columns CTF_COLUMNS; without the last one no image is phase-flipped.
     kx, ky : arrays in 1/Å that broadcast to the grid's shape.
 
     Returns

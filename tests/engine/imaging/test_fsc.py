@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from gmmhet.engine.imaging.fsc import fsc_curve, masked_fsc_curve, resolution_at, soft_sphere, write_fsc_csv
+from gmmhet.engine.imaging.fsc import fsc_curve, masked_fsc_curve, soft_sphere
 
 
 def noise(box, seed):
@@ -12,10 +12,12 @@ def slow_fsc(a, b):
     """Over the whole transform, one voxel at a time in spirit."""
     box = len(a)
     k = np.fft.fftfreq(box, 1 / box)
-    shell = np.rint(np.sqrt(k[:, None, None] ** 2 + k[None, :, None] ** 2 + k[None, None, :] ** 2)).astype(int)
+    square = k[:, None, None] ** 2 + k[None, :, None] ** 2 + k[None, None, :] ** 2
+    shell = np.rint(np.sqrt(square)).astype(int)
     fa, fb = np.fft.fftn(a), np.fft.fftn(b)
     return [np.sum(fa[shell == s] * fb[shell == s].conj()).real
-            / np.sqrt(np.sum(np.abs(fa[shell == s]) ** 2) * np.sum(np.abs(fb[shell == s]) ** 2)) for s in range(box // 2 + 1)]
+            / np.sqrt(np.sum(np.abs(fa[shell == s]) ** 2) * np.sum(np.abs(fb[shell == s]) ** 2))
+            for s in range(box // 2 + 1)]
 
 
 @pytest.mark.parametrize("box", [12, 15])
@@ -33,7 +35,8 @@ def test_fsc_of_a_map_with_itself_is_one_and_with_its_negative_minus_one():
 def test_fsc_of_independent_noise_is_zero_within_its_standard_error():
     box = 48
     fsc = fsc_curve(noise(box, 0), noise(box, 1))
-    standard_error = 1 / np.sqrt(2 * np.pi * np.arange(1, box // 2 + 1) ** 2)      # 2 pi s^2 independent terms in a shell
+    # 2 pi s^2 independent terms in a shell
+    standard_error = 1 / np.sqrt(2 * np.pi * np.arange(1, box // 2 + 1) ** 2)
     assert np.all(np.abs(fsc[1:]) < 4 * standard_error) and abs(fsc[8:].mean()) < 0.01
 
 
@@ -62,28 +65,8 @@ def test_maps_and_masks_of_different_shape_are_refused_with_both_shapes():
         masked_fsc_curve(np.zeros((8, 8, 8)), np.zeros((8, 8, 8)), np.zeros((6, 6, 6)))
 
 
-def test_resolution_is_read_between_the_shells_around_the_threshold():
-    fsc = np.array([1, 1, 0.9, 0.4, 0.0])
-    assert resolution_at(fsc, 0.65, 8, 3.0) == pytest.approx(8 * 3.0 / 2.5)
-    assert resolution_at(fsc, 0.4, 8, 3.0) == pytest.approx(8 * 3.0 / 3)
-
-
-def test_resolution_is_nyquist_when_the_curve_never_falls_and_infinite_when_it_never_rises():
-    assert resolution_at(np.ones(5), 0.143, 8, 3.0) == 6.0
-    assert resolution_at(np.zeros(5), 0.143, 8, 3.0) == float("inf")
-
-
 def test_soft_sphere_is_one_inside_zero_outside_and_half_on_the_middle_of_its_edge():
     mask = soft_sphere(32, 8, 4)
     line = mask[16, 16, 16:]
     assert np.all(line[:9] == 1) and np.all(line[12:] == 0) and line[10] == pytest.approx(0.5)
     assert mask[0, 0, 0] == 0 and soft_sphere(32)[16, 16, 0] == 0 and soft_sphere(32)[16, 16, 16] == 1
-
-
-def test_the_csv_has_a_row_per_shell_with_its_resolution(tmp_path):
-    path = str(tmp_path / "fsc.csv")
-    write_fsc_csv(path, 8, 3.0, fsc_unmasked=np.linspace(1, 0, 5), fsc_masked=np.ones(5))
-    assert open(path).readline() == "resolution_angst,fsc_unmasked,fsc_masked\n"
-    table = np.genfromtxt(path, delimiter=",", names=True)
-    np.testing.assert_allclose(table["resolution_angst"], [24, 12, 8, 6])
-    np.testing.assert_allclose(table["fsc_unmasked"], [0.75, 0.5, 0.25, 0])

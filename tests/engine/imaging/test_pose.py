@@ -11,7 +11,8 @@ from gmmhet.engine.imaging.pose import (
     symmetry_matrices,
 )
 
-ANGLES = [(0, 0, 0), (30, 60, 90), (-170, 10, 45), (12, 90, -33), (179.9, 179.5, -179.9), (5, 0.001, 7), (40, 0, 20), (40, 180, 20),
+ANGLES = [(0, 0, 0), (30, 60, 90), (-170, 10, 45), (12, 90, -33), (179.9, 179.5, -179.9), (5, 0.001, 7),
+          (40, 0, 20), (40, 180, 20),
           (-90, 180, 10)]
 
 
@@ -40,7 +41,8 @@ def test_euler_angles_are_the_given_ones_away_from_the_poles():
 
 
 def test_float32_rotations_near_the_poles_come_back_within_a_hundredth_of_a_degree():
-    rotation = rotation_from_euler([10, 10, -50, 77], [0.002, 179.998, 0.02, 180], [20, 30, 40, 50]).astype(np.float32)
+    rotation = rotation_from_euler([10, 10, -50, 77], [0.002, 179.998, 0.02, 180],
+                                   [20, 30, 40, 50]).astype(np.float32)
     back = rotation_from_euler(*euler_from_rotation(rotation))
     assert angular_distance_deg(rotation.astype(float), back).max() < 0.01
 
@@ -48,7 +50,8 @@ def test_float32_rotations_near_the_poles_come_back_within_a_hundredth_of_a_degr
 def test_the_view_along_z_is_named_by_the_third_row():
     rot, tilt = 35.0, 70.0
     view = rotation_from_euler(rot, tilt, 123.0)[0, 2]
-    expected = [np.sin(np.radians(tilt)) * np.cos(np.radians(rot)), np.sin(np.radians(tilt)) * np.sin(np.radians(rot)),
+    expected = [np.sin(np.radians(tilt)) * np.cos(np.radians(rot)),
+                np.sin(np.radians(tilt)) * np.sin(np.radians(rot)),
                 np.cos(np.radians(tilt))]
     np.testing.assert_allclose(view, expected, atol=1e-12)
 
@@ -56,18 +59,21 @@ def test_the_view_along_z_is_named_by_the_third_row():
 def test_rotation_vectors_turn_by_their_length_about_their_direction():
     turn = rotation_from_vector([[0, 0, np.pi / 2]])[0]
     np.testing.assert_allclose(turn @ [1, 0, 0], [0, 1, 0], atol=1e-12)
-    assert angular_distance_deg(np.eye(3)[None], rotation_from_vector([[0.1, 0.2, -0.2]]))[0] == pytest.approx(np.degrees(0.3))
+    assert angular_distance_deg(np.eye(3)[None],
+                                rotation_from_vector([[0.1, 0.2, -0.2]]))[0] == pytest.approx(np.degrees(0.3))
 
 
 def test_random_rotations_are_proper_uniform_and_repeat_with_the_seed():
     a, b = (random_rotations(4000, np.random.default_rng(5)) for _ in range(2))
     np.testing.assert_array_equal(a, b)
     np.testing.assert_allclose(np.linalg.det(a), 1)
-    assert np.abs(a[:, 2].mean(0)).max() < 0.04                             # standard error 1 / sqrt(3 * 4000)
+    # standard error 1 / sqrt(3 * 4000)
+    assert np.abs(a[:, 2].mean(0)).max() < 0.04
     np.testing.assert_allclose(a[:, 2].T @ a[:, 2] / 4000, np.eye(3) / 3, atol=0.03)
 
 
-@pytest.mark.parametrize("group,order", [("c1", 1), ("c3", 3), ("C7", 7), ("d1", 2), ("d2", 4), ("D5", 10), (" c4 ", 4)])
+@pytest.mark.parametrize("group,order", [("c1", 1), ("c3", 3), ("C7", 7), ("d1", 2), ("d2", 4), ("D5", 10),
+                                         (" c4 ", 4)])
 def test_symmetry_matrices_are_a_group_of_the_right_order_with_the_identity_first(group, order):
     matrices = symmetry_matrices(group)
     assert len(matrices) == order

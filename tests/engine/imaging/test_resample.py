@@ -13,10 +13,12 @@ def image(box, pixel_size):
     return np.float32(reference.image_of(XY, AMPLITUDES, WIDTHS, box, pixel_size))[None]
 
 
-@pytest.mark.parametrize("box, pixel_size", [(64, 2.0), (63, 2.0), (48, 3.0), (45, 3.1), (96, 1.5), (40, 4.0), (128, 1.37)])
+@pytest.mark.parametrize("box, pixel_size",
+                         [(64, 2.0), (63, 2.0), (48, 3.0), (45, 3.1), (96, 1.5), (40, 4.0), (128, 1.37)])
 @pytest.mark.parametrize("new_box, new_pixel_size", [(64, 2.0), (49, 3.0), (40, 3.7)])
-def test_a_density_that_both_samplings_resolve_comes_out_with_its_values(box, pixel_size, new_box, new_pixel_size):
-    found, exact = resample(image(box, pixel_size), pixel_size, new_box, new_pixel_size), image(new_box, new_pixel_size)
+def test_a_density_that_both_samplings_resolve_keeps_its_values(box, pixel_size, new_box, new_pixel_size):
+    found, exact = resample(image(box, pixel_size), pixel_size, new_box,
+                            new_pixel_size), image(new_box, new_pixel_size)
     assert found.shape == exact.shape and found.dtype == np.float32
     assert np.abs(found - exact).max() < 2e-4 * exact.max()
 
@@ -33,14 +35,15 @@ def test_weights_are_the_plain_sum_over_waves():
 def test_the_same_sampling_leaves_all_but_the_nyquist_frequency():
     np.testing.assert_allclose(resampling_matrix(9, 2.0, 9, 2.0), np.eye(9), atol=1e-6)
     alternating = (-1.0) ** np.arange(8)
-    np.testing.assert_allclose(resampling_matrix(8, 2.0, 8, 2.0), np.eye(8) - np.outer(alternating, alternating) / 8, atol=1e-6)
+    np.testing.assert_allclose(resampling_matrix(8, 2.0, 8, 2.0),
+                               np.eye(8) - np.outer(alternating, alternating) / 8, atol=1e-6)
 
 
 @pytest.mark.parametrize("box, pixel_size, new_pixel_size, expected", [
     (64, 2.0, 2.0, 31), (63, 2.0, 2.0, 31), (64, 2.0, 4.0, 15), (64, 2.0, 1.0, 31), (64, 2.0, 3.0, 21)])
 def test_waves_end_below_the_lower_nyquist_frequency(box, pixel_size, new_pixel_size, expected):
     assert last_wave(box, pixel_size, new_pixel_size) == expected
-    assert last_wave(box, pixel_size, new_pixel_size) / (box * pixel_size) < 0.5 / max(pixel_size, new_pixel_size)
+    assert expected / (box * pixel_size) < 0.5 / max(pixel_size, new_pixel_size)
 
 
 @pytest.mark.parametrize("box, pixel_size, new_box, new_pixel_size",
@@ -49,11 +52,14 @@ def test_white_noise_keeps_its_density_per_area_in_every_ring_below_both_nyquist
         box, pixel_size, new_box, new_pixel_size):
     noise = np.random.default_rng(0).normal(size=(500, box, box))
     grid = FourierGrid.to_resolution(new_box, new_pixel_size)
-    power = np.sum(np.asarray(transform(resample(noise, pixel_size, new_box, new_pixel_size), grid)) ** 2, 1).mean(0) / 2
+    power = np.sum(np.asarray(transform(resample(noise, pixel_size, new_box, new_pixel_size), grid)) ** 2,
+                   1).mean(0) / 2
     last = int(0.5 / max(pixel_size, new_pixel_size) / grid.step)
+    expected = 0.5 * (pixel_size / new_pixel_size) ** 2
     for ring in range(3, last - 1):
-        assert power[grid.shell == ring].mean() == pytest.approx(0.5 * (pixel_size / new_pixel_size) ** 2, rel=0.06)
-    beyond = (np.abs(grid.kx) > 0.5 / pixel_size + 2 * grid.step) | (np.abs(grid.ky) > 0.5 / pixel_size + 2 * grid.step)
+        assert power[grid.shell == ring].mean() == pytest.approx(expected, rel=0.06)
+    end = 0.5 / pixel_size + 2 * grid.step
+    beyond = (np.abs(grid.kx) > end) | (np.abs(grid.ky) > end)
     assert not beyond.any() or power[beyond].max() < 1e-6
 
 
