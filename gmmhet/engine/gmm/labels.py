@@ -1,7 +1,11 @@
 """Which chain and residues of an atomic model each Gaussian stands for."""
 from dataclasses import dataclass
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
+
+#: what chooses Gaussians: their numbers from 0, bool [N], or a slice
+Choice = Union[np.ndarray, slice, Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -11,7 +15,8 @@ class Labels:
     Attributes
     ----------
     chain : str array [N], author's chain names; empty for a Gaussian that no atom stands behind.
-    gaussian : int32 [E], Gaussian (from 0) of each entry of the table that follows: one entry per Gaussian and residue.
+    gaussian : int32 [E], Gaussian (from 0) of each entry of the table that follows: one entry per Gaussian
+        and residue.
     residue : int32 [E], residue number in the Gaussian's chain.
     mass : float32 [E], atomic mass of that residue in that Gaussian.
     """
@@ -21,43 +26,47 @@ class Labels:
     residue: np.ndarray
     mass: np.ndarray
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.chain)
 
-    def names(self):
+    def names(self) -> List[str]:
         """Chain names, in the order in which they appear."""
         return list(dict.fromkeys(name for name in self.chain.tolist() if name))
 
-    def residue_range(self, chain):
+    def residue_range(self, chain: str) -> Tuple[int, int]:
         """First and last residue number of a chain."""
-        found = self.residue[self.chain[self.gaussian] == chain]
-        return int(found.min()), int(found.max())
+        residues = self.residue[self.chain[self.gaussian] == chain]
+        return int(residues.min()), int(residues.max())
 
-    def within(self, chain, first, last):
+    def within(self, chain: str, first: int, last: int) -> np.ndarray:
         """Gaussians of a chain that have at least half of their mass in residues first to last: bool [N]."""
-        ours = self.chain == chain
+        in_chain = self.chain == chain
         total = np.bincount(self.gaussian, self.mass, len(self))
-        chosen = np.bincount(self.gaussian, self.mass * ((self.residue >= first) & (self.residue <= last)), len(self))
-        return ours & (chosen >= 0.5 * total) & (total > 0)
+        in_range = (self.residue >= first) & (self.residue <= last)
+        mass = np.bincount(self.gaussian, self.mass * in_range, len(self))
+        return np.asarray(in_chain & (mass >= 0.5 * total) & (total > 0))
 
-    def select(self, chosen):
-        """The labels of the chosen Gaussians (index or bool array)."""
-        kept = np.arange(len(self))[chosen]
-        place = np.full(len(self), -1)
-        place[kept] = np.arange(len(kept))
-        entry = place[self.gaussian] >= 0
-        return Labels(self.chain[kept], place[self.gaussian][entry].astype(np.int32), self.residue[entry], self.mass[entry])
+    def select(self, choice: Choice) -> "Labels":
+        """The labels of the chosen Gaussians."""
+        rows = np.arange(len(self))[choice]
+        new_number = np.full(len(self), -1)
+        new_number[rows] = np.arange(len(rows))
+        entry = new_number[self.gaussian] >= 0
+        gaussian = new_number[self.gaussian][entry].astype(np.int32)
+        return Labels(self.chain[rows], gaussian, self.residue[entry], self.mass[entry])
 
-    def extended(self, count):
+    def extend(self, count: int) -> "Labels":
         """The same labels followed by `count` Gaussians that no atom stands behind."""
-        return Labels(np.concatenate([self.chain, np.full(count, "", self.chain.dtype)]), self.gaussian, self.residue, self.mass)
+        chain = np.concatenate([self.chain, np.full(count, "", self.chain.dtype)])
+        return Labels(chain, self.gaussian, self.residue, self.mass)
 
-    def arrays(self):
+    def arrays(self) -> Dict[str, np.ndarray]:
         """The arrays under the names that they have in gmm.npz."""
-        return dict(chain=self.chain, residue_gaussian=self.gaussian, residue=self.residue, residue_mass=self.mass)
+        return dict(chain=self.chain, residue_gaussian=self.gaussian, residue=self.residue,
+                    residue_mass=self.mass)
 
     @classmethod
-    def from_arrays(cls, data):
+    def from_arrays(cls, data: Mapping[str, np.ndarray]) -> Optional["Labels"]:
         """What `arrays` gave, from an npz; None where it holds no labels."""
         if "chain" not in data:
             return None

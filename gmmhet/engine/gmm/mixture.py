@@ -1,13 +1,20 @@
 """The Gaussian mixture: centres, amplitudes, widths; its map and its file formats."""
+import os
 from dataclasses import dataclass
-from typing import Optional
+from typing import Any, Optional, Protocol, Sequence, Tuple, Union
 
 import numpy as np
 
-from gmmhet.engine.gmm.labels import Labels
+from gmmhet.engine.gmm.labels import Choice, Labels
 
 #: chain of Gaussians that no atom stands behind, in the mmCIF of a model made from atoms
 UNLABELLED = "GMM"
+#: columns of the mmCIF loop of atoms
+ATOM_SITE = ("group_PDB", "id", "type_symbol", "label_atom_id", "label_alt_id", "label_comp_id",
+             "label_asym_id", "label_entity_id", "label_seq_id", "pdbx_PDB_ins_code", "Cartn_x", "Cartn_y",
+             "Cartn_z", "occupancy", "B_iso_or_equiv", "auth_seq_id", "auth_asym_id", "pdbx_PDB_model_num")
+
+Path = Union[str, "os.PathLike[str]"]
 
 
 @dataclass(frozen=True)
@@ -27,42 +34,81 @@ class Mixture:
     widths: np.ndarray
     labels: Optional[Labels] = None
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.centers)
 
     @property
-    def radius_angst(self):
+    def radius_angst(self) -> float:
         """Distance from the box centre that holds all centres and two widths around them."""
         return float(np.max(np.linalg.norm(self.centers, axis=1) + 2 * self.widths))
 
-    def select(self, chosen):
-        """The mixture of the chosen components (index or bool array)."""
-        labels = self.labels.select(chosen) if self.labels else None
-        return Mixture(self.centers[chosen], self.amplitudes[chosen], self.widths[chosen], labels)
+    def select(self, choice: Choice) -> "Mixture":
+        """The mixture of the chosen Gaussians."""
+        labels = self.labels.select(choice) if self.labels else None
+        return Mixture(self.centers[choice], self.amplitudes[choice], self.widths[choice], labels)
 
-    def save(self, path, **extra):
+    def save(self, path: Path, **extra: Any) -> None:
         """Write an npz with centers, amplitudes, widths, the labels' arrays and any `extra` ones."""
         labels = self.labels.arrays() if self.labels else {}
-        np.savez(path, centers=np.float32(self.centers), amplitudes=np.float32(self.amplitudes), widths=np.float32(self.widths), **labels,
-                 **extra)
+        np.savez(path, centers=np.float32(self.centers), amplitudes=np.float32(self.amplitudes),
+                 widths=np.float32(self.widths), **labels, **extra)
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: Path) -> "Mixture":
         """Read what `save` wrote."""
         with np.load(path) as data:
             return cls(data["centers"], data["amplitudes"], data["widths"], Labels.from_arrays(data))
 
 
-def render(mixture, box, pixel_size):
+class Decoder(Protocol):
+    """What decodes latent points into mixtures of N Gaussians: a trained model, as seen by who only looks at
+    what it decodes."""
+
+    @property
+    def neutral(self) -> Mixture:
+        """The neutral mixture."""
+        ...
+
+    @property
+    def free(self) -> np.ndarray:
+        """Gaussians that may vary, bool [N]."""
+        ...
+
+    @property
+    def box(self) -> int:
+        """Box of the particles, px."""
+        ...
+
+    @property
+    def pixel_size(self) -> float:
+        """Å/px."""
+        ...
+
+    def decode(self, z: np.ndarray) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Centres [B, N, 3], amplitudes [B, N] and widths [B, N] at latent points [B, D]."""
+        ...
+
+    def jacobian(self, z: np.ndarray) -> np.ndarray:
+        """Derivative of the centres by a latent point [D], [N, 3, D] in Å."""
+        ...
+
+
+def render(mixture: Mixture, box: int, pixel_size: float) -> np.ndarray:
     """Density map of a mixture, float32 [L, L, L] indexed [z, y, x], with the origin at voxel L//2.
 
-    Each Gaussian is the product of three one-dimensional ones, sampled at the voxel centres, as in `imaging.projection`. The
-    value is density per Å^3 times the voxel's volume over its depth, so that the sum along z is the projection.
+    Each Gaussian is the product of three one-dimensional ones, sampled at the voxel centres, as in
+    `imaging.projection`. The value is density per Å^3 times the voxel's volume over its depth, so that the
+    sum along z is the projection.
     """
     axis = (np.arange(box) - box // 2) * pixel_size
-    norm = 1.0 / (np.sqrt(2 * np.pi) * mixture.widths[:, None])
-    lines = [norm * np.exp(-0.5 * ((axis[None] - mixture.centers[:, i:i + 1]) / mixture.widths[:, None]) ** 2) for i in range(3)]
-    x, y, z = (line.astype(np.float32) for line in lines)
+    widths = mixture.widths[:, None]
+    norm = 1.0 / (np.sqrt(2 * np.pi) * widths)
+
+    def along(i: int) -> np.ndarray:
+        """The Gaussians along one axis, [N, L]."""
+        distance = axis[None] - mixture.centers[:, i:i + 1]
+        return np.asarray(norm * np.exp(-0.5 * (distance / widths) ** 2)).astype(np.float32)
+    x, y, z = (along(i) for i in range(3))
     z = z * (mixture.amplitudes[:, None] * pixel_size).astype(np.float32)
     volume = np.empty((box, box, box), np.float32)
     for row in range(box):
@@ -70,27 +116,25 @@ def render(mixture, box, pixel_size):
     return volume
 
 
-def write_cif(path, mixture, name="gmm"):
-    """Pseudo-atoms as mmCIF: one atom a Gaussian; occupancy is amplitude over the largest, B factor is 8 pi^2 s^2.
+def write_cif(path: Path, mixture: Mixture, name: str = "gmm") -> None:
+    """Pseudo-atoms as mmCIF: one atom a Gaussian; occupancy is amplitude over the largest, B factor is 8 pi^2
+    s^2.
 
     Residue numbers are the Gaussians' numbers from 1; chains are those of the labels, else all A.
     """
     write_cif_models(path, [mixture], name)
 
 
-def write_cif_models(path, mixtures, name="gmm"):
+def write_cif_models(path: Path, mixtures: Sequence[Mixture], name: str = "gmm") -> None:
     """Several mixtures of equal length as the models of one mmCIF file (a trajectory)."""
     top = max(float(np.max(np.abs(m.amplitudes))) for m in mixtures)
-    columns = ["group_PDB", "id", "type_symbol", "label_atom_id", "label_alt_id", "label_comp_id", "label_asym_id", "label_entity_id",
-               "label_seq_id", "pdbx_PDB_ins_code", "Cartn_x", "Cartn_y", "Cartn_z", "occupancy", "B_iso_or_equiv", "auth_seq_id",
-               "auth_asym_id", "pdbx_PDB_model_num"]
     with open(path, "w", encoding="ascii") as f:
-        f.write("data_%s\n#\nloop_\n" % name + "".join("_atom_site.%s\n" % c for c in columns))
+        f.write("data_%s\n#\nloop_\n" % name + "".join("_atom_site.%s\n" % c for c in ATOM_SITE))
         serial = 0
         for model, mixture in enumerate(mixtures, 1):
             occupancy = mixture.amplitudes / top if top > 0 else mixture.amplitudes
             bfactor = 8 * np.pi**2 * mixture.widths**2
-            chains = [_cif_name(c or UNLABELLED) for c in mixture.labels.chain.tolist()] if mixture.labels else ["A"] * len(mixture)
+            chains = _cif_chains(mixture)
             for i, (x, y, z) in enumerate(mixture.centers):
                 serial += 1
                 f.write("HETATM %d C GMM . GMM %s 1 %d ? %.3f %.3f %.3f %.4f %.2f %d %s %d\n" % (
@@ -98,6 +142,9 @@ def write_cif_models(path, mixtures, name="gmm"):
         f.write("#\n")
 
 
-def _cif_name(name):
-    """A chain name as an mmCIF value: quoted where it is not plain letters and digits."""
-    return name if name.isalnum() else "'%s'" % name
+def _cif_chains(mixture: Mixture) -> Sequence[str]:
+    """The chain of each Gaussian as an mmCIF value: quoted where it is not plain letters and digits."""
+    if not mixture.labels:
+        return ["A"] * len(mixture)
+    names = [name or UNLABELLED for name in mixture.labels.chain.tolist()]
+    return [name if name.isalnum() else "'%s'" % name for name in names]

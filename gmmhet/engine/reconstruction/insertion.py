@@ -1,12 +1,14 @@
 """Insertion of image transforms into a three-dimensional transform: the one loop that is worth compiling."""
 import math
+from typing import Tuple
 
 import numba
 import numpy as np
 
 
 @numba.njit(cache=True)
-def _clip_line(base, slope, low, high, start, stop):
+def _clip_line(base: float, slope: float, low: float, high: float, start: float,
+               stop: float) -> Tuple[float, float]:
     """The part of [start, stop] where low <= base + slope * x <= high."""
     if abs(slope) < 1e-12:
         return (start, stop) if low <= base <= high else (1.0, 0.0)
@@ -15,15 +17,18 @@ def _clip_line(base, slope, low, high, start, stop):
 
 
 @numba.njit(parallel=True, cache=True)
-def insert_slices(numerator, denominator, values, weights, rotation, radius, n_slabs):
+def insert_slices(numerator: np.ndarray, denominator: np.ndarray, values: np.ndarray, weights: np.ndarray,
+                  rotation: np.ndarray, radius: int, n_slabs: int) -> None:
     """Add central slices to a transform, each value shared among its eight neighbours (trilinear weights).
 
-    A frequency k of an image belongs at ``q = A^T k`` of the molecule. Only qx >= 0 is kept; values at qx < 0 go to -q, conjugated.
-    Each slab of z planes is written by one thread alone, so the sum has no races and does not depend on the number of threads.
+    A frequency k of an image belongs at ``q = A^T k`` of the molecule. Only qx >= 0 is kept; values at qx < 0
+    go to -q, conjugated. Each slab of z planes is written by one thread alone, so the sum has no races and
+    does not depend on the number of threads.
 
     Parameters
     ----------
-    numerator : complex64 [M, M, radius+2], indexed [qz, qy, qx] with the origin at [radius+1, radius+1, 0] and M = 2 radius + 3.
+    numerator : complex64 [M, M, radius+2], indexed [qz, qy, qx] with the origin at [radius+1, radius+1, 0]
+        and M = 2 radius + 3.
     denominator : float32, same shape.
     values : complex64 [B, H, H//2+1], transforms in rfft2's order, centred on the molecule's origin.
     weights : float32, same shape as values.
@@ -40,12 +45,15 @@ def insert_slices(numerator, denominator, values, weights, rotation, radius, n_s
                 row = ky if ky >= 0 else height + ky
                 reach = math.floor(math.sqrt(radius * radius - ky * ky))
                 for sign in (1, -1):
-                    start, stop = _clip_line(sign * ky * a[1, 0], sign * a[0, 0], 0.0, 4.0 * radius, 0.0, reach)
-                    start, stop = _clip_line(sign * ky * a[1, 2] + origin, sign * a[0, 2], z_first - 1.0, z_last + 1.0, start, stop)
+                    start, stop = _clip_line(sign * ky * a[1, 0], sign * a[0, 0],
+                                             0.0, 4.0 * radius, 0.0, reach)
+                    start, stop = _clip_line(sign * ky * a[1, 2] + origin, sign * a[0, 2],
+                                             z_first - 1.0, z_last + 1.0, start, stop)
                     if stop < start:
                         continue
                     # of the column kx = 0 only ky >= 0: the rest are its Friedel mates
-                    for kx in range(max(0 if ky >= 0 else 1, math.floor(start)), min(reach, math.ceil(stop)) + 1):
+                    first = 0 if ky >= 0 else 1
+                    for kx in range(max(first, math.floor(start)), min(reach, math.ceil(stop)) + 1):
                         x = sign * (kx * a[0, 0] + ky * a[1, 0])
                         if x < 0 or (sign < 0 and x == 0):
                             continue

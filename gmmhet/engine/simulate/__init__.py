@@ -1,1 +1,2 @@
-"""Particles with known heterogeneity, the best that anybody could recover from them (the oracle), and how to score a result."""
+"""Particles with known heterogeneity, the best that anybody could recover from them (the oracle), and how to
+score a result."""

@@ -1,16 +1,18 @@
-"""Decoded physics: what the decoded Gaussians themselves say of the motion, with no regression against the truth."""
+"""Decoded physics: what the decoded Gaussians themselves say of the motion, with no regression against the
+truth."""
 import numpy as np
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 from sklearn.cluster import KMeans
 
-from gmmhet.engine.simulate.phantom import STATES
+from gmmhet.engine.gmm.mixture import Decoder
+from gmmhet.engine.simulate.phantom import STATES, Phantom
 
-#: angles at which the arm is laid out to find which Gaussians stand for it
-SWEEP = 9
+#: angles at which the arm is laid out to assign Gaussians to it
+SWEEP_ANGLES = 9
 
 
-def rigid_rotations(before, after, weights):
+def rigid_rotations(before: np.ndarray, after: np.ndarray, weights: np.ndarray) -> Rotation:
     """Best rigid rotation of points, weighted (Kabsch 1976).
 
     Parameters
@@ -31,35 +33,45 @@ def rigid_rotations(before, after, weights):
     return Rotation.from_matrix(u @ vt)
 
 
-def arm_members(neutral_centers, phantom, unit=1):
-    """Gaussians of a neutral model that stand for a moving arm: nearer to the arm, at some angle, than to anything else. Bool [N]."""
-    angles = np.linspace(-phantom.angle_deg, phantom.angle_deg, SWEEP)
-    swept = np.concatenate([phantom.turned(a, unit).centers[phantom.part == unit] for a in angles])
-    rest = phantom.base.centers[phantom.part != unit]
-    return cKDTree(swept).query(neutral_centers)[0] < cKDTree(rest).query(neutral_centers)[0]
+def arm_members(neutral_centers: np.ndarray, phantom: Phantom, unit: int = 1) -> np.ndarray:
+    """Gaussians of a neutral model [N, 3] that stand for a moving arm: nearer to the arm, at some angle, than
+    to anything else. Bool [N]."""
+    angles = np.linspace(-phantom.angle_deg, phantom.angle_deg, SWEEP_ANGLES)
+    arm = phantom.domain == unit
+    anywhere = np.concatenate([phantom.at_angle(angle, unit).centers[arm] for angle in angles])
+    static = phantom.reference.centers[~arm]
+    return np.asarray(cKDTree(anywhere).query(neutral_centers)[0] < cKDTree(static).query(neutral_centers)[0])
 
 
-def decoded_angles(model, z, phantom, unit=1, batch_size=256):
-    """Angle (degrees, about the phantom's hinge axis) of the arm against the rest in the decoded model of every latent point [n, D]."""
+def decoded_angles(model: Decoder, z: np.ndarray, phantom: Phantom, unit: int = 1,
+                   batch_size: int = 256) -> np.ndarray:
+    """Angle (degrees, about the phantom's hinge axis) of the arm against the rest in the decoded model of
+    every latent point [n, D]: [n]."""
     arm = arm_members(model.neutral.centers, phantom, unit)
     axis = Rotation.from_euler("z", 120.0 * (unit - 1), degrees=True).apply(phantom.axis)
     angles = []
+    before = model.neutral.centers
     for i in range(0, len(z), batch_size):
-        centers, amplitudes, _ = model.decode(z[i:i + batch_size])
-        turn = [rigid_rotations(model.neutral.centers[part], centers[:, part], amplitudes[:, part]) for part in (arm, ~arm)]
-        angles.append(np.degrees((turn[1].inv() * turn[0]).as_rotvec() @ axis))
+        after, amplitudes, _ = model.decode(z[i:i + batch_size])
+        of_arm, of_rest = (rigid_rotations(before[members], after[:, members], amplitudes[:, members])
+                           for members in (arm, ~arm))
+        angles.append(np.degrees((of_rest.inv() * of_arm).as_rotvec() @ axis))
     return np.concatenate(angles) if angles else np.zeros(0)
 
 
-def decoded_states(model, z, phantom, batch_size=256):
-    """State (from 0, in no order) of a mixed phantom's decoded model at every latent point [n, D]: k-means of its two parts' masses."""
-    centers, base = model.neutral.centers, phantom.base.centers
-    other = cKDTree(base[phantom.part == 2]).query(centers)[0] < cKDTree(base[phantom.part != 2]).query(centers)[0]
-    near = np.stack([arm_members(centers, phantom), other])
-    mass = np.concatenate([model.decode(z[i:i + batch_size])[1] @ near.T for i in range(0, len(z), batch_size)])
-    return KMeans(len(STATES[phantom.kind]), n_init=10, random_state=0).fit_predict(mass / np.maximum(mass.max(0), 1e-12))
+def decoded_states(model: Decoder, z: np.ndarray, phantom: Phantom, batch_size: int = 256) -> np.ndarray:
+    """State (from 0, in no order) of a mixed phantom's decoded model at every latent point [n, D]: k-means of
+    the masses of its two domains. Int [n]."""
+    centers, base = model.neutral.centers, phantom.reference.centers
+    to_second = cKDTree(base[phantom.domain == 2]).query(centers)[0]
+    second = to_second < cKDTree(base[phantom.domain != 2]).query(centers)[0]
+    members = np.stack([arm_members(centers, phantom), second])                     # [2, N]
+    batches = [model.decode(z[i:i + batch_size])[1] @ members.T for i in range(0, len(z), batch_size)]
+    mass = np.concatenate(batches)                                                  # [n, 2]
+    kmeans = KMeans(len(STATES[phantom.kind]), n_init=10, random_state=0)
+    return np.asarray(kmeans.fit_predict(mass / np.maximum(mass.max(0), 1e-12)))
 
 
-def plain_r2(estimate, truth):
+def plain_r2(estimate: np.ndarray, truth: np.ndarray) -> float:
     """1 - (residual sum of squares) / (total sum of squares), nothing fitted."""
     return float(1 - np.sum((truth - estimate) ** 2) / np.sum((truth - truth.mean()) ** 2))

@@ -1,4 +1,6 @@
 """Scores of a result against the truth: always quoted as a fraction of the oracle's."""
+from typing import Callable, Dict, Mapping, Optional
+
 import numpy as np
 from scipy.stats import spearmanr
 from sklearn.linear_model import LinearRegression
@@ -7,86 +9,92 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
-from gmmhet.engine.simulate.phantom import SYMMETRIC
+from gmmhet.engine.simulate.phantom import STATES, SYMMETRIC
 
 #: fewer values are not scored: half of them could not settle a quadratic fit
-FEWEST = 50
-#: random halvings of the particles that information is the mean over
-HALVINGS = 8
+FEWEST_VALUES = 50
+#: random halvings of the particles that information is the mean over, and neighbours that it is regressed on
+HALVINGS, NEIGHBOURS = 8, 50
+
+Scores = Dict[str, Optional[float]]
 
 
-def information(z, truth, seed=0):
-    """R^2 of the truth regressed on z: the better of a quadratic fit and 50 nearest neighbours.
+def information(z: np.ndarray, truth: np.ndarray, seed: int = 0) -> float:
+    """R^2 of the truth [n] regressed on z [n, D]: the better of a quadratic fit and 50 nearest neighbours.
 
-    Fitted on one random half of the particles and scored on the other, and the mean over HALVINGS of these, as of one alone it depends
-    on which half it is. Neighbours are taken in z as it is: scaled to one variance, dimensions that hold nothing would count as much as
-    those that hold everything.
-
-    Parameters
-    ----------
-    z : array [n, D].
-    truth : array [n].
+    Fitted on one random half of the particles and scored on the other, and the mean over HALVINGS of these,
+    as of one alone it depends on which half it is. Neighbours are taken in z as it is: scaled to one
+    variance, dimensions that hold nothing would count as much as those that hold everything.
     """
-    rng, neighbours = np.random.default_rng(seed), max(1, min(50, len(z) // 8))
-    models = (make_pipeline(StandardScaler(), PolynomialFeatures(2), LinearRegression()), KNeighborsRegressor(neighbours))
-    found = []
+    rng, neighbours = np.random.default_rng(seed), max(1, min(NEIGHBOURS, len(z) // 8))
+    quadratic = make_pipeline(StandardScaler(), PolynomialFeatures(2), LinearRegression())
+    models = (quadratic, KNeighborsRegressor(neighbours))
+    r2 = []
     for _ in range(HALVINGS):
         order = rng.permutation(len(z))
-        fitted, left = order[:len(z) // 2], order[len(z) // 2:]
-        found.append([m.fit(z[fitted], truth[fitted]).score(z[left], truth[left]) for m in models])
-    return float(np.mean(found, 0).max())
+        fit, test = order[:len(z) // 2], order[len(z) // 2:]
+        r2.append([m.fit(z[fit], truth[fit]).score(z[test], truth[test]) for m in models])
+    return float(np.mean(r2, 0).max())
 
 
-def rank_correlation(z, truth):
-    """Absolute Spearman correlation of the first principal axis of z [n, D] with the truth [n]; 0 where all z are the same."""
-    centred = z - z.mean(0)
-    if not np.any(centred):
+def rank_correlation(z: np.ndarray, truth: np.ndarray) -> float:
+    """Absolute Spearman correlation of the first principal axis of z [n, D] with the truth [n]; 0 where all z
+    are the same."""
+    offset = z - z.mean(0)
+    if not np.any(offset):
         return 0.0
-    axis = np.linalg.svd(centred, full_matrices=False)[2][0]
-    return float(abs(spearmanr(centred @ axis, truth)[0]))
+    axis = np.linalg.svd(offset, full_matrices=False)[2][0]
+    return float(abs(spearmanr(offset @ axis, truth)[0]))
 
 
-def scored(measure, truth, estimate):
-    """``measure(estimate, truth)`` of an estimate [n, ...] and the truth [n]; None for fewer than `FEWEST` values, or all of them alike."""
-    return float(measure(estimate, truth)) if len(truth) >= FEWEST and np.ptp(truth) > 0 else None
+def score_or_none(measure: Callable[[np.ndarray, np.ndarray], float], truth: np.ndarray,
+                  estimate: np.ndarray) -> Optional[float]:
+    """``measure(estimate, truth)`` of an estimate [n, ...] and the truth [n]; None for fewer than
+    `FEWEST_VALUES` values, or all of them alike."""
+    return float(measure(estimate, truth)) if len(truth) >= FEWEST_VALUES and np.ptp(truth) > 0 else None
 
 
-def fraction(figure, oracle):
-    """A score as a fraction of the oracle's; None where either is not known, or the oracle itself finds nothing."""
+def fraction_of_oracle(figure: Optional[float], oracle: Optional[float]) -> Optional[float]:
+    """A score as a fraction of the oracle's; None where either is not known, or the oracle itself finds
+    nothing."""
     return figure / oracle if figure is not None and oracle is not None and oracle > 0 else None
 
 
-def score_all(kind, truth, estimate):
+def score_all(kind: str, truth: Mapping[str, np.ndarray], estimate: Mapping[str, np.ndarray]) -> Scores:
     """Scores of an estimate (latents or labels) of a simulated set.
 
     Parameters
     ----------
     kind : hinge, assembly, mixed, c3, d2 or null.
-    truth : dict of `oracle.truths`.
-    estimate : dict with z [n, D] (hinge), z [n, units, D] (c3, d2), state [n] (assembly), or z and state (mixed).
+    truth : arrays of `oracle.truths`.
+    estimate : z [n, D] (hinge), z [n, units, D] (c3, d2), state [n] (assembly), or z and state (mixed).
 
     Returns
     -------
-    dict of named figures, each None where the set is too small or too uniform for it (see `scored`).
+    Named figures, each None where the set is too small or too uniform for it (see `score_or_none`).
     """
     if kind == "hinge":
-        return {name: scored(measure, truth["angle"], estimate["z"]) for name, measure in OF_ANGLES.items()}
-    if kind == "assembly":
-        return dict(adjusted_rand_index=scored(adjusted_rand_score, truth["state"], estimate["state"]))
-    if kind == "mixed":
-        arm = np.isfinite(truth["angle"])
-        return dict(adjusted_rand_index=scored(adjusted_rand_score, truth["state"], estimate["state"]),
-                    r2=scored(information, truth["angle"][arm], estimate["z"][arm]))
+        return _angle_scores(truth["angle"], estimate["z"])
     if kind in SYMMETRIC:
         z = estimate["z"].reshape(-1, estimate["z"].shape[-1])
-        return {name: scored(measure, truth["unit_angles"].reshape(-1), z) for name, measure in OF_ANGLES.items()}
-    return {}
+        return _angle_scores(truth["unit_angles"].reshape(-1), z)
+    scores: Scores = {}
+    if kind in STATES:
+        index = score_or_none(adjusted_rand_score, truth["state"], estimate["state"])
+        scores["adjusted_rand_index"] = index
+    if kind == "mixed":
+        arm = np.isfinite(truth["angle"])
+        scores["r2"] = score_or_none(information, truth["angle"][arm], estimate["z"][arm])
+    return scores
 
 
-OF_ANGLES = {"r2": information, "rank_correlation": rank_correlation}
+def _angle_scores(angle: np.ndarray, z: np.ndarray) -> Scores:
+    """How well z [n, D] tells an angle [n]."""
+    return dict(r2=score_or_none(information, angle, z),
+                rank_correlation=score_or_none(rank_correlation, angle, z))
 
 
-def oracle_scores(kind, truth, estimate):
+def oracle_scores(kind: str, truth: Mapping[str, np.ndarray], estimate: Mapping[str, np.ndarray]) -> Scores:
     """The oracle's figures under the same names as `score_all`."""
     if kind == "hinge":
         return score_all(kind, truth, dict(z=estimate["angle"][:, None]))
@@ -99,6 +107,6 @@ def oracle_scores(kind, truth, estimate):
     return score_all(kind, truth, estimate)
 
 
-def said(figure):
-    """A figure in words; unknown where there is none."""
+def figure_text(figure: Optional[float]) -> str:
+    """A figure as text; unknown where there is none."""
     return "unknown" if figure is None else "%.3f" % figure

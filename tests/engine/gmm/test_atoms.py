@@ -6,16 +6,23 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from gmmhet.engine.gmm.atoms import AtomsError, cluster_atoms, find_frame, map_corner, read_atoms, share_out
-from gmmhet.engine.gmm.labels import Labels
-from gmmhet.engine.gmm.mixture import Mixture, render, write_cif
+from gmmhet.engine.gmm.atoms import (
+    AtomsError,
+    cluster_atoms,
+    find_frame,
+    gaussians_per_chain,
+    map_corner,
+    read_atoms,
+)
+from gmmhet.engine.gmm.mixture import Mixture, render
 from gmmhet.engine.io.volumes import write_map
 
 PIXEL, BOX = 4.0, 32
 
 
 def a_structure(chains=(("A", 60), ("B", 30)), seed=0):
-    """A model of glycines strung along random walks around (70, 60, 50) Å, one walk a chain, with a water in the first chain."""
+    """A model of glycines strung along random walks around (70, 60, 50) Å, one walk a chain, with a water in
+    the first chain."""
     rng = np.random.default_rng(seed)
     model = gemmi.Model(1)
     for number, (name, length) in enumerate(chains):
@@ -79,7 +86,8 @@ def test_pdb_and_mmcif_plain_and_compressed_give_the_same_atoms(pdb, tmp_path):
     ("map.mrc", b"\0" * 2000, "map.mrc' holds no atoms: expected a PDB or mmCIF file"),
     ("x.pdb", b"hello\n", "x.pdb' is not a readable PDB or mmCIF file"),
     ("x.pdb.gz", b"no gzip", "x.pdb.gz' is not a readable PDB or mmCIF file"),
-    ("x.cif", b"data_x\nloop_\n_atom_site.id\n1 2 'x\n", "x.cif"), ("empty.cif", b"", "empty.cif' is empty: expected a PDB or mmCIF file")])
+    ("x.cif", b"data_x\nloop_\n_atom_site.id\n1 2 'x\n", "x.cif"),
+    ("empty.cif", b"", "empty.cif' is empty: expected a PDB or mmCIF file")])
 def test_a_file_that_is_no_atomic_model_is_refused_by_name(tmp_path, name, content, says):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(AtomsError, match=re.escape(says)):
@@ -87,8 +95,9 @@ def test_a_file_that_is_no_atomic_model_is_refused_by_name(tmp_path, name, conte
 
 
 def test_every_chain_gets_a_gaussian_and_the_rest_go_by_mass():
-    assert share_out(10, np.array([80.0, 20.0, 0.001]), np.array([1000, 1000, 1])).tolist() == [7, 2, 1]
-    assert share_out(100, np.array([50.0, 50.0]), np.array([10, 1000])).tolist() == [10, 50]
+    shares = gaussians_per_chain(10, np.array([80.0, 20.0, 0.001]), np.array([1000, 1000, 1]))
+    assert shares.tolist() == [7, 2, 1]
+    assert gaussians_per_chain(100, np.array([50.0, 50.0]), np.array([10, 1000])).tolist() == [10, 50]
 
 
 def test_clusters_keep_the_mass_and_its_middle_and_never_mix_chains(pdb):
@@ -98,7 +107,8 @@ def test_clusters_keep_the_mass_and_its_middle_and_never_mix_chains(pdb):
     for chain in "AB":
         ours = atoms.chains == chain
         assert masses[labels.chain == chain].sum() == pytest.approx(atoms.masses[ours].sum(), rel=1e-5)
-    np.testing.assert_allclose(np.average(centers, axis=0, weights=masses), np.average(atoms.positions, axis=0, weights=atoms.masses),
+    np.testing.assert_allclose(np.average(centers, axis=0, weights=masses),
+                               np.average(atoms.positions, axis=0, weights=atoms.masses),
                                atol=1e-3)
     assert labels.residue_range("A") == (10, 69) and labels.residue_range("B") == (10, 39)
     assert labels.mass.sum() == pytest.approx(atoms.masses.sum(), rel=1e-5)
@@ -109,7 +119,9 @@ def test_every_gaussian_of_a_chain_is_in_one_half_of_its_residues_and_near_them(
     centers, _, labels = cluster_atoms(atoms, 30, 1)
     first, second = labels.within("A", 10, 39), labels.within("A", 40, 69)
     assert np.array_equal(first | second, labels.chain == "A") and not np.any(first & second)
-    near = np.linalg.norm(centers[first][:, None] - atoms.positions[(atoms.chains == "A") & (atoms.residues < 40)][None], axis=-1).min(1)
+    near = np.linalg.norm(centers[first][:, None]
+                          - atoms.positions[(atoms.chains == "A") & (atoms.residues < 40)][None],
+                          axis=-1).min(1)
     assert near.max() < 4
 
 
@@ -120,7 +132,9 @@ def test_a_folder_is_no_atomic_model(tmp_path):
 
 def test_fewer_gaussians_than_chains_and_more_than_atoms_are_refused_with_the_range(pdb):
     for count in (1, 271):
-        with pytest.raises(AtomsError, match="%d Gaussians cannot stand for an atomic model of 2 chains with 270 atoms: give --n-gaussians "
+        with pytest.raises(AtomsError,
+                           match="%d Gaussians cannot stand for an atomic model of 2 chains with 270 atoms: "
+                                 "give --n-gaussians "
                                              "from 2 to 270" % count):
             cluster_atoms(read_atoms(str(pdb)), count, 1)
 
@@ -132,55 +146,38 @@ def test_the_same_seed_gives_the_same_clusters(pdb):
     assert not np.array_equal(a, c)
 
 
-def test_labels_survive_a_file_a_selection_and_an_extension(pdb, tmp_path):
-    centers, masses, labels = cluster_atoms(read_atoms(str(pdb)), 24, 1)
-    mixture = Mixture(centers, masses, np.ones(24, np.float32), labels)
-    mixture.save(str(tmp_path / "gmm.npz"))
-    chosen = np.arange(24) % 3 == 1
-    back = Mixture.load(str(tmp_path / "gmm.npz")).select(chosen)
-    assert back.labels.chain.tolist() == labels.chain[chosen].tolist()
-    np.testing.assert_array_equal(back.labels.within("A", 10, 30), labels.within("A", 10, 30)[chosen])
-    longer = back.labels.extended(3)
-    assert len(longer) == 11 and longer.names() == ["A", "B"] and not longer.within("A", -999, 999)[-3:].any()
-    Mixture(centers, masses, np.ones(24, np.float32)).save(str(tmp_path / "plain.npz"))
-    assert Mixture.load(str(tmp_path / "plain.npz")).labels is None
-
-
-def test_the_mmcif_of_a_labelled_mixture_has_its_chains_and_gaussian_numbers(tmp_path):
-    labels = Labels(np.array(["H", "p1'", "_x", ""]), *(np.zeros(0, t) for t in (np.int32, np.int32, np.float32)))
-    write_cif(str(tmp_path / "gmm.cif"), Mixture(np.eye(4, 3, dtype=np.float32), np.ones(4, np.float32), np.ones(4, np.float32), labels))
-    model = gemmi.read_structure(str(tmp_path / "gmm.cif"))[0]
-    assert [(chain.name, chain[0].seqid.num) for chain in model] == [("H", 1), ("p1'", 2), ("_x", 3), ("GMM", 4)]
-
-
 # ---- the frame
 
 def a_map(atoms, corner):
     """The atoms' density in a box whose first voxel lies at `corner`, [z, y, x]."""
     centre = np.array(corner) + (BOX // 2) * PIXEL
-    return render(Mixture(np.float32(atoms.positions - centre), np.float32(atoms.masses), np.full(len(atoms), 4, np.float32)), BOX, PIXEL)
+    return render(Mixture(np.float32(atoms.positions - centre), np.float32(atoms.masses),
+                          np.full(len(atoms), 4, np.float32)), BOX, PIXEL)
 
 
-@pytest.mark.parametrize("corner, told, frame", [
-    ([15, -5, -14], True, "the origin in the map's header"), ([10, 0, -10], False, "the box centre"), ([0, 0, 0], False, "the first voxel"),
+@pytest.mark.parametrize("corner, header, frame", [
+    ([15, -5, -14], True, "the origin in the map's header"), ([10, 0, -10], False, "the box centre"),
+    ([0, 0, 0], False, "the first voxel"),
     ([0, 0, 0], [500, 0, 0], "the first voxel")])
-def test_the_frame_in_which_the_model_fits_the_map_is_found(pdb, corner, told, frame):
+def test_the_frame_in_which_the_model_fits_the_map_is_found(pdb, corner, header, frame):
     atoms = read_atoms(str(pdb))
-    middle = np.average(atoms.positions, axis=0, weights=atoms.masses)
-    given = atoms.moved(-np.array(corner) - (BOX // 2) * PIXEL) if frame == "the box centre" else atoms
-    header = corner if told is True else (told or [0, 0, 0])
-    placed, found, expected = find_frame(given, a_map(atoms, corner), PIXEL, 12.0, header, 1)
-    assert next(iter(found)) == frame and found[frame] > 0.9
-    assert expected == ("the origin in the map's header" if np.any(header) else "the first voxel")
-    np.testing.assert_allclose(np.average(placed.positions, axis=0, weights=placed.masses), middle - corner - (BOX // 2) * PIXEL, atol=1e-6)
+    middle = atoms.middle()
+    given = atoms.translate(-np.array(corner) - (BOX // 2) * PIXEL) if frame == "the box centre" else atoms
+    header = corner if header is True else (header or [0, 0, 0])
+    found = find_frame(given, a_map(atoms, corner), PIXEL, 12.0, header, 1)
+    assert found.name == frame and found.correlation == found.correlations[frame] > 0.9
+    assert found.of_header == ("the origin in the map's header" if np.any(header) else "the first voxel")
+    np.testing.assert_allclose(found.atoms.middle(), middle - corner - (BOX // 2) * PIXEL, atol=1e-6)
 
 
 def test_a_model_outside_the_density_is_refused_with_correlations_places_and_the_likely_cause(pdb):
     atoms = read_atoms(str(pdb))
-    with pytest.raises(AtomsError, match=r"the atomic model does not lie in the map's density \(correlation .* when measured from .*\): "
-                                         r"its middle is at \(\d+, \d+, \d+\) Å, the box centre at \(64, 64, 64\) Å\. Fit it into this map "
-                                         r"first, and check the origin"):
-        find_frame(atoms.moved([-60, 60, 60]), a_map(atoms, [0, 0, 0]), PIXEL, 12.0, [0, 0, 0], 1)
+    with pytest.raises(AtomsError,
+                       match=r"the atomic model does not lie in the map's density \(correlation .* when "
+                             r"measured from .*\): "
+                                         r"its middle is at \(\d+, \d+, \d+\) Å, the box centre at \(64, 64, "
+                                         r"64\) Å\. Fit it into this map first, and check the origin"):
+        find_frame(atoms.translate([-60, 60, 60]), a_map(atoms, [0, 0, 0]), PIXEL, 12.0, [0, 0, 0], 1)
 
 
 def test_the_corner_of_a_map_is_its_origin_else_its_start_indices(tmp_path):

@@ -2,12 +2,14 @@ import numpy as np
 import pytest
 import reference
 
+from gmmhet.engine.gmm.labels import Labels
 from gmmhet.engine.gmm.mixture import Mixture, render, write_cif, write_cif_models
 
 
 def mixture(count=9, seed=0):
     rng = np.random.default_rng(seed)
-    return Mixture(rng.normal(0, 8, (count, 3)).astype(np.float32), rng.uniform(0.5, 2, count).astype(np.float32),
+    return Mixture(rng.normal(0, 8, (count, 3)).astype(np.float32),
+                   rng.uniform(0.5, 2, count).astype(np.float32),
                    rng.uniform(4, 6, count).astype(np.float32))
 
 
@@ -79,8 +81,10 @@ def test_mmcif_holds_an_atom_per_gaussian_with_place_occupancy_and_b_factor(tmp_
     found = atoms(path)
     assert len(found) == 9 and [a["id"] for a in found] == [str(i) for i in range(1, 10)]
     np.testing.assert_allclose([[float(a["Cartn_" + c]) for c in "xyz"] for a in found], m.centers, atol=6e-4)
-    np.testing.assert_allclose([float(a["occupancy"]) for a in found], m.amplitudes / m.amplitudes.max(), atol=6e-5)
-    np.testing.assert_allclose([float(a["B_iso_or_equiv"]) for a in found], 8 * np.pi**2 * m.widths**2, atol=6e-3)
+    np.testing.assert_allclose([float(a["occupancy"]) for a in found], m.amplitudes / m.amplitudes.max(),
+                               atol=6e-5)
+    np.testing.assert_allclose([float(a["B_iso_or_equiv"]) for a in found], 8 * np.pi**2 * m.widths**2,
+                               atol=6e-3)
 
 
 def test_mmcif_of_a_trajectory_has_one_model_per_mixture_and_serials_that_never_repeat(tmp_path):
@@ -100,3 +104,14 @@ def test_mmcif_is_read_by_other_programs(tmp_path, reader):
     else:
         places = [a.coord for a in module.MMCIFParser(QUIET=True).get_structure("gmm", path).get_atoms()]
     np.testing.assert_allclose(places, m.centers, atol=1e-3)
+
+
+def test_the_mmcif_of_a_labelled_mixture_has_its_chains_and_gaussian_numbers(tmp_path):
+    labels = Labels(np.array(["H", "p1'", "_x", ""]),
+                    *(np.zeros(0, t) for t in (np.int32, np.int32, np.float32)))
+    write_cif(str(tmp_path / "gmm.cif"),
+              Mixture(np.eye(4, 3, dtype=np.float32), np.ones(4, np.float32), np.ones(4, np.float32), labels))
+    gemmi = pytest.importorskip("gemmi")
+    model = gemmi.read_structure(str(tmp_path / "gmm.cif"))[0]
+    found = [(chain.name, chain[0].seqid.num) for chain in model]
+    assert found == [("H", 1), ("p1'", 2), ("_x", 3), ("GMM", 4)]

@@ -4,7 +4,7 @@ import pytest
 from gmmhet.engine.gmm.mixture import Mixture, render
 from gmmhet.engine.gmm.seeding import (
     count_for,
-    faint_density,
+    density_beyond,
     find_threshold,
     large_pieces,
     near_points,
@@ -44,14 +44,17 @@ def test_the_same_seed_gives_the_same_centres_and_another_does_not(two_blobs):
 
 def test_more_gaussians_than_voxels_are_refused_with_both_numbers(two_blobs):
     level = np.sort(two_blobs.ravel())[-11]
-    with pytest.raises(ValueError, match=r"only 10 voxels lie above the density threshold .*, fewer than the 24 Gaussians asked for: lower "
+    with pytest.raises(ValueError,
+                       match=r"only 10 voxels lie above the density threshold .*, fewer than the 24 "
+                             r"Gaussians asked for: lower "
                                          r"--threshold"):
         seed_centers(two_blobs, level, 4.0, 24, 0)
 
 
 def test_the_threshold_keeps_both_balls_and_leaves_the_solvent(two_blobs):
     inside = two_blobs > find_threshold(two_blobs)
-    assert 0.005 < inside.mean() < 0.1 and inside[20, 20, 20 - 7] and inside[20, 20, 20 + 7] and not inside[0, 0, 0]
+    assert 0.005 < inside.mean() < 0.1 and inside[20, 20, 20 - 7] and inside[20, 20, 20 + 7]
+    assert not inside[0, 0, 0]
 
 
 def test_the_threshold_of_a_molecule_that_fills_its_box_lies_at_its_surface():
@@ -84,14 +87,16 @@ PIXEL, RESOLUTION = 4.0, 12.0
 
 
 def a_map(weak_share, seed=0):
-    """A ball of Gaussians about (-20, 0, 0) Å with a domain about (35, 0, 0) Å that a share of the particles has, [48, 48, 48]."""
+    """A ball of Gaussians about (-20, 0, 0) Å with a domain about (35, 0, 0) Å that a share of the particles
+    has, [48, 48, 48]."""
     rng = np.random.default_rng(seed)
     ball = rng.uniform(-1, 1, (400, 3))
     ball = ball[np.linalg.norm(ball, axis=1) < 1]
     domain = 0.6 * ball[:len(ball) // 3] * [25, 20, 20] + [35, 0, 0]
     centers = np.concatenate([25 * ball - [10, 0, 0], domain])
     amplitudes = np.concatenate([np.ones(len(ball)), np.full(len(domain), weak_share)])
-    return render(Mixture(np.float32(centers), np.float32(amplitudes), np.full(len(centers), 4, np.float32)), 48, PIXEL)
+    return render(Mixture(np.float32(centers), np.float32(amplitudes), np.full(len(centers), 4, np.float32)),
+                  48, PIXEL)
 
 
 def found_weak(volume, level=None):
@@ -122,7 +127,8 @@ def test_a_whole_molecule_has_no_weak_density():
 @pytest.mark.parametrize("seed", range(3))
 def test_noise_is_neither_molecule_nor_weak_density(seed, noise):
     volume = a_map(0.0)
-    weak, solid = found_weak(volume + np.random.default_rng(seed).normal(0, noise * volume.max(), volume.shape))
+    weak, solid = found_weak(volume
+                             + np.random.default_rng(seed).normal(0, noise * volume.max(), volume.shape))
     assert not weak.any()
     np.testing.assert_allclose(middle(solid), [-10, 0, 0], atol=2)
     assert np.linalg.norm((np.argwhere(solid) - 24)[:, ::-1] * PIXEL + [10, 0, 0], axis=1).max() < 40
@@ -143,11 +149,12 @@ def test_the_noise_level_is_three_deviations_above_the_solvent_whatever_its_offs
     assert noise_level(np.append(values, np.full(3000, 100.0))) == pytest.approx(5.6, abs=0.04)
 
 
-def test_faint_density_knows_nothing_of_the_molecule_it_lies_beside():
+def test_density_beyond_the_molecule_knows_nothing_of_the_molecule_it_lies_beside():
     beyond = np.ones((20, 20, 20), bool)
     beyond[:, :, :8] = False
     volume = np.where(beyond, 0.5, 1000.0)
-    np.testing.assert_allclose(faint_density(volume, beyond, PIXEL, RESOLUTION), np.where(beyond, 0.5, 0), rtol=1e-4)
+    np.testing.assert_allclose(density_beyond(volume, beyond, PIXEL, RESOLUTION), np.where(beyond, 0.5, 0),
+                               rtol=1e-4)
 
 
 def test_dust_is_no_molecule_and_no_room_for_gaussians():
@@ -157,7 +164,8 @@ def test_dust_is_no_molecule_and_no_room_for_gaussians():
     assert solid.sum() == 1000 and not solid[2, 2, 2]
     assert np.array_equal(large_pieces(smooth > 0.5, PIXEL, RESOLUTION), solid)
     with pytest.raises(ValueError,
-                       match=r"no density lies above the threshold 2 \(the map's largest smoothed density is 1\): lower --threshold"):
+                       match=r"no density lies above the threshold 2 \(the map's largest smoothed density is "
+                             r"1\): lower --threshold"):
         solid_region(smooth, 2.0)
 
 
@@ -180,7 +188,8 @@ def test_weighted_means_are_the_weighted_means_of_the_nearest_points():
     centers, member = weighted_means(points, weights, points[:12], rounds=200)
     assert np.array_equal(member, np.linalg.norm(points[:, None] - centers[None], axis=-1).argmin(1))
     for k in range(12):
-        np.testing.assert_allclose(centers[k], np.average(points[member == k], axis=0, weights=weights[member == k]))
+        np.testing.assert_allclose(centers[k],
+                                   np.average(points[member == k], axis=0, weights=weights[member == k]))
 
 
 def test_a_mean_without_points_stays_where_it_is():

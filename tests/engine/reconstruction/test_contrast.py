@@ -3,7 +3,7 @@ import pytest
 from relion_images import blobs, density
 
 from gmmhet.engine.log import log
-from gmmhet.engine.reconstruction.contrast import made_white, map_contrast, whitening_signs
+from gmmhet.engine.reconstruction.contrast import ensure_white, map_contrast, whitening_signs
 
 
 @pytest.mark.parametrize("noise", [0.0, 1.0])
@@ -22,9 +22,10 @@ def test_noise_and_an_empty_map_are_unclear():
 def test_a_black_map_is_inverted_aloud_and_a_white_one_left_alone(caplog, monkeypatch):
     monkeypatch.setattr(log, "propagate", True)
     volume = density(*blobs())
-    assert made_white(volume, "it") is volume and not caplog.text
-    np.testing.assert_array_equal(made_white(-volume, "the reconstruction"), volume)
-    assert "the density of the reconstruction is negative: the particles' contrast is black. The map is inverted" in caplog.text
+    assert ensure_white(volume, "it") is volume and not caplog.text
+    np.testing.assert_array_equal(ensure_white(-volume, "the reconstruction"), volume)
+    assert "the density of the reconstruction is negative: the particles' contrast is black" in caplog.text
+    assert "The map is inverted" in caplog.text
 
 
 def test_images_are_turned_white_by_what_training_found_of_their_group_and_else_of_all():
