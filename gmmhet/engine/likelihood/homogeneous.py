@@ -1,74 +1,159 @@
-"""Particles that are all alike, made as they are read: the null control of a training needs no images on disk."""
+"""Particles that are all alike, made as they are read: the null control of a training needs no images on
+disk."""
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
 import numpy as np
 import tensorflow as tf
 
 from gmmhet.engine.imaging.ctf import ctf_values
-from gmmhet.engine.imaging.fourier import inverse_transform
-from gmmhet.engine.imaging.pose_change import changed_exactly
-from gmmhet.engine.imaging.projection import place, project
+from gmmhet.engine.imaging.fourier import FourierGrid, inverse_transform
+from gmmhet.engine.imaging.pose_change import POSE_NUMBERS, Pose
+from gmmhet.engine.imaging.projection import MixtureBatch, project_mixture
+from gmmhet.engine.likelihood.agreement import Agreement
+from gmmhet.engine.likelihood.conformations import Conformations
+
+
+class PosePosterior(Protocol):
+    """What is known of uncertain poses (see `inference.pose_errors`)."""
+
+    def draw(self, rows: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """Changes of pose [B, 5] drawn from the posterior with standard normal noise [B, 5]."""
+        ...
 
 
 class HomogeneousParticles:
-    """A ParticleSet whose images are simulated from one mixture; everything else is that of the set it stands for.
+    """A set of particles whose images are simulated from one conformation each; everything else is that of
+    the set it stands for.
 
-    Poses, shifts, CTF, optics groups and ids are the real ones; density scale and noise power per ring are what was estimated from the real
-    images of each optics group. Where the given poses are uncertain, the images are drawn at others, of the posterior that training left.
-    An image depends on seed and id alone, so it is the same whenever and wherever it is read.
+    Poses, shifts, CTF, optics groups and ids are the real ones; density scale and noise power per ring are
+    what was estimated from the real images of each optics group. Where the given poses are uncertain, the
+    images are drawn at others, of the posterior that training left. An image depends on seed and id alone, so
+    it is the same whenever and wherever it is read.
 
     Parameters
     ----------
     particles : ParticleSet.
-    mixture : Mixture, or, where each particle keeps a conformation of an earlier stage, a callable: rows [B] to centers [B, N, 3],
-        amplitudes [B, N] and widths [B, N] or [N].
+    conformations : Conformations, of one mixture for all, or of what an earlier stage found of each particle.
     likelihood : Agreement, with the noise, scale and grid of the real set.
     seed : int
-    poses : PoseErrors, or None where the poses are exact.
+    poses : PosePosterior of these particles, or None where the poses are exact.
     """
 
-    def __init__(self, particles, mixture, likelihood, seed, poses=None):
-        self._real, self._likelihood, self._seed, self._poses = particles, likelihood, seed, poses
-        grid = likelihood.grid
+    def __init__(self, particles: Any, conformations: Conformations, likelihood: Agreement, seed: int,
+                 poses: "PosePosterior | None" = None) -> None:
+        self._real, self._conformations, self._likelihood = particles, conformations, likelihood
+        self._seed, self._poses, grid = seed, poses, likelihood.grid
         radius = np.hypot(np.fft.fftfreq(grid.box)[:, None], np.fft.rfftfreq(grid.box)[None]) * grid.box
         ring = np.minimum(np.round(radius).astype(int), grid.m + 1)
-        self._deviation = np.sqrt(np.stack([_filled(power) for power in likelihood.noise_power]))[:, ring].astype(np.float32)
-        self._mixtures = mixture if callable(mixture) else lambda rows: [
-            np.broadcast_to(np.float32(part), (len(rows), *part.shape)) for part in (mixture.centers, mixture.amplitudes, mixture.widths)]
-        sizes = ([None, None, 3], [None, None], [None, None], [None, 3, 3], [None, 2], [None, particles.ctf.shape[1]], [None])
+        power = np.stack([_without_gaps(power) for power in likelihood.noise_power])
+        self._deviation = np.sqrt(power)[:, ring].astype(np.float32)                       # [1 + G, L, L/2+1]
 
-        @tf.function(input_signature=[tf.TensorSpec(size, tf.float32) for size in sizes], autograph=False)
-        def clean(centers, amplitudes, widths, rotation, shift, ctf, scale):
-            image = project(place(centers, rotation, shift), amplitudes, widths, grid)
-            return inverse_transform(scale[:, None, None, None] * ctf_values(ctf, grid.kx, grid.ky)[:, None] * image, grid)
-        self._clean = clean
-
-    def __getattr__(self, name):
-        return getattr(self._real, name)
-
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._real)
 
-    def read(self, indices):
+    # ---------------------------------------------------------------- of the real set
+    @property
+    def path(self) -> str:
+        return self._real.path
+
+    @property
+    def ids(self) -> np.ndarray:
+        return self._real.ids
+
+    @property
+    def box(self) -> int:
+        return self._real.box
+
+    @property
+    def pixel_size(self) -> float:
+        return self._real.pixel_size
+
+    @property
+    def sampling(self) -> Any:
+        return self._real.sampling
+
+    @property
+    def rotation(self) -> np.ndarray:
+        return self._real.rotation
+
+    @property
+    def shift_angst(self) -> np.ndarray:
+        return self._real.shift_angst
+
+    @property
+    def ctf(self) -> np.ndarray:
+        return self._real.ctf
+
+    @property
+    def optics_group(self) -> np.ndarray:
+        return self._real.optics_group
+
+    @property
+    def half(self) -> np.ndarray:
+        return self._real.half
+
+    @property
+    def numbered(self) -> bool:
+        return self._real.numbered
+
+    def finest_frequency(self, rows: np.ndarray) -> "np.ndarray | None":
+        return self._real.finest_frequency(rows)
+
+    def image_names(self, rows: np.ndarray) -> Iterator[str]:
+        return self._real.image_names(rows)
+
+    # ---------------------------------------------------------------- its own images
+    def read(self, rows: np.ndarray) -> np.ndarray:
         """Images of the given rows, float32 [B, L, L]."""
-        indices, real, box = np.atleast_1d(indices), self._real, self._real.box
-        group = np.zeros(len(indices), int)
+        rows, real, box = np.atleast_1d(rows), self._real, self._real.box
+        group = np.zeros(len(rows), int)
         for number, name in enumerate(self._likelihood.groups, 1):
-            group[real.ctf[indices, 10] == name] = number
-        rotation, shift = real.rotation[indices], real.shift_angst[indices]
+            group[real.optics_group[rows] == name] = number
+        pose = Pose(real.rotation[rows], real.shift_angst[rows])
         if self._poses:
-            draws = np.stack([np.random.default_rng([self._seed, 17, int(i)]).standard_normal(5) for i in real.ids[indices]])
-            rotation, shift = (np.float32(part) for part in changed_exactly(rotation, shift, self._poses.drawn(indices, draws)))
-        centers, amplitudes, widths = self._mixtures(indices)
-        widths = np.broadcast_to(widths, amplitudes.shape)
-        images = self._clean(*(tf.convert_to_tensor(a, tf.float32) for a in (
-            centers, amplitudes, widths, rotation, shift, real.ctf[indices], self._likelihood.scale[group]))).numpy()
-        for image, number, i in zip(images, group, real.ids[indices]):
-            noise = np.random.default_rng([self._seed, 11, int(i)]).standard_normal((box, box), np.float32)
-            sign = np.sign(self._likelihood.scale[number])      # so that black images are the white ones inverted
-            image += sign * np.fft.irfft2(np.fft.rfft2(noise) * self._deviation[number], (box, box))
+            noise = np.stack([np.random.default_rng([self._seed, 17, int(i)]).standard_normal(POSE_NUMBERS)
+                              for i in real.ids[rows]])
+            pose = Pose(*(np.float32(values)
+                          for values in pose.perturbed_exactly(self._poses.draw(rows, noise))))
+        mixture = self._mixtures(rows)
+        noise_free = _noise_free(self._likelihood.grid, mixture.centers.shape[1])
+        images = noise_free(mixture, Pose(*(tf.convert_to_tensor(values, tf.float32) for values in pose)),
+                            tf.constant(real.ctf[rows], tf.float32),
+                            tf.constant(self._likelihood.scale[group], tf.float32)).numpy()
+        for image, number, i in zip(images, group, real.ids[rows]):
+            white = np.random.default_rng([self._seed, 11, int(i)]).standard_normal((box, box), np.float32)
+            sign = np.sign(self._likelihood.scale[number])  # so that black images are the white ones inverted
+            image += sign * np.fft.irfft2(np.fft.rfft2(white) * self._deviation[number], (box, box))
         return images
 
+    def _mixtures(self, rows: np.ndarray) -> MixtureBatch:
+        """Mixtures of the rows, each with arrays of its own."""
+        centers, amplitudes, widths = self._conformations.at(rows)
+        count, gaussians = len(rows), centers.shape[-2]
+        shapes = (count, gaussians, 3), (count, gaussians), (count, gaussians)
+        return MixtureBatch(*(tf.broadcast_to(tf.convert_to_tensor(values, tf.float32), shape)
+                              for values, shape in zip((centers, amplitudes, widths), shapes)))
 
-def _filled(power):
-    """Noise power per ring [m+2], rings without data taking that of the nearest ring with data: a mask carries a little of it over."""
+
+@functools.lru_cache(maxsize=8)
+def _noise_free(grid: FourierGrid, gaussians: int) -> Callable[..., tf.Tensor]:
+    """Function that makes images [B, L, L] without noise of a MixtureBatch of so many Gaussians, a Pose, CTF
+    parameters [B, 10] and density scales [B]; compiled once for all sets of one grid."""
+    def spec(*shape: int) -> tf.TensorSpec:
+        return tf.TensorSpec([None, *shape], tf.float32)
+    mixtures = MixtureBatch(spec(gaussians, 3), spec(gaussians), spec(gaussians))
+
+    @tf.function(input_signature=[mixtures, Pose(spec(3, 3), spec(2)), spec(10), spec()], autograph=False)
+    def images(mixture: MixtureBatch, pose: Pose, ctf: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+        transfer = scale[:, None, None, None] * ctf_values(ctf, grid.kx, grid.ky)[:, None]
+        return inverse_transform(transfer * project_mixture(mixture, pose, grid), grid)
+    return images
+
+
+def _without_gaps(power: np.ndarray) -> np.ndarray:
+    """Noise power per ring [m+2], rings without data taking that of the nearest ring with data: a mask
+    carries a little of it over."""
     holds = np.flatnonzero(power > 0)
     return power[holds[np.argmin(np.abs(np.arange(len(power))[:, None] - holds), axis=1)]]

@@ -1,125 +1,205 @@
-"""What training maximises: bounds on the evidence of particles, in which z (and where poses are uncertain, the pose) is integrated out."""
+"""What training maximises: bounds on the evidence of particles, in which z (and where poses are uncertain,
+the pose) is integrated out."""
+from typing import Any, NamedTuple
+
 import numpy as np
 import tensorflow as tf
 
-from gmmhet.engine.batching.batches import by_item
-from gmmhet.engine.imaging.pose_change import changed
-from gmmhet.engine.imaging.projection import place, project
+from gmmhet.engine.batching.batches import ParticleBatch, by_view
+from gmmhet.engine.imaging.pose_change import Pose
+from gmmhet.engine.imaging.projection import MixtureBatch
+from gmmhet.engine.likelihood.agreement import Agreement
+from gmmhet.engine.likelihood.forward import ImageModel, Observation
+from gmmhet.engine.model.encoder import LatentNormal
+from gmmhet.engine.model.heterogeneity_model import HeterogeneityModel
 
 
-class Bound:
-    """Two lower bounds on the log-likelihood of a particle's image under the decoder and the prior of z, the unit normal.
+class ElboTerms(NamedTuple):
+    """Of B particles, by one draw of z.
 
-    By one draw z from the encoder's posterior q: agreement less the divergence of q from the prior (Kingma & Welling 2014), whose gradient
-    teaches encoder and decoder together. It is loose where q is not the true posterior: between states, or where a motion and its opposite
-    explain an image alike. By several draws: ``log mean_s p(image | z_s) p(z_s) / q(z_s)`` (Burda, Grosse & Salakhutdinov 2016), which is
-    tighter with every draw. The decoder learns from one of the draws, chosen with the probability that its weight gives it, which on
-    average is that bound's gradient; the encoder learns to expect it (reweighted wake-sleep; Bornschein & Bengio 2015), and so becomes as
-    wide as the true posterior.
+    Attributes
+    ----------
+    log_likelihood : [B], nats, at the best pose and less the cost of moving there (by the objective 'frc' the
+        mean FRC).
+    kl : [B], Kullback-Leibler divergence of the latent posterior from the prior; 0 where nothing is
+        integrated out.
+    penalty : [B], what is paid for amplitudes that change beside positions, and for widths that differ.
+    pose_change : [B, 5], the best change of pose.
+    """
 
-    With a `precision` [5] of the changes of pose, each pose is moved to its most probable place for the mixture that was drawn, by a
-    Gauss-Newton step from `change`, and the agreement is less by what the move costs: together with `PoseErrors.volume`, the marginal
-    likelihood over all poses (Laplace).
+    log_likelihood: tf.Tensor
+    kl: tf.Tensor
+    penalty: tf.Tensor
+    pose_change: tf.Tensor
 
-    Particles come as images [B, L, L], rotation [B, 3, 3], shift [B, 2] (Å), ctf [B, 11], features [B, copies, F], noise, change [B, 5] and
-    response [B, 5, 5] (nothing in the last two without a precision). Noise is standard normal: [B, copies, D] for one draw; for several
-    [B, copies, S, D + 1], where the last number of a particle's first copy and draw chooses between draws.
+    @property
+    def bound(self) -> tf.Tensor:
+        """Evidence lower bound [B]."""
+        return self.log_likelihood - self.kl
+
+
+class ImportanceWeightedTerms(NamedTuple):
+    """Of B particles, by several draws of z.
+
+    Attributes
+    ----------
+    bound : [B], ``log mean_s p(image | z_s) p(z_s) / q(z_s)``, nats.
+    kl : [B], as for one draw.
+    z_stage : [B * copies, D], the draw that was chosen.
+    pose_change : [B, 5], the best change of pose for that one.
+    """
+
+    bound: tf.Tensor
+    kl: tf.Tensor
+    z_stage: tf.Tensor
+    pose_change: tf.Tensor
+
+
+class WakeSleepTerms(NamedTuple):
+    """What to raise after several draws, and what is paid, of B particles.
+
+    Attributes
+    ----------
+    reward : [B], the log-likelihood of the chosen draw, and the logarithm of the encoder's posterior there.
+    penalty : [B], as in `ElboTerms`.
+    """
+
+    reward: tf.Tensor
+    penalty: tf.Tensor
+
+
+class Elbo:
+    """Two lower bounds on the log-likelihood of a particle's image under the decoder and the prior of z, the
+    unit normal.
+
+    By one draw z from the encoder's posterior q: the log-likelihood less the divergence of q from the prior
+    (ELBO; Kingma & Welling 2014), whose gradient teaches encoder and decoder together. It is loose where q is
+    not the true posterior: between states, or where a motion and its opposite explain an image alike. By
+    several draws: ``log mean_s p(image | z_s) p(z_s) / q(z_s)`` (IWAE; Burda, Grosse & Salakhutdinov 2016),
+    which is tighter with every draw. The decoder learns from one of the draws, chosen with the probability
+    that its weight gives it, which on average is that bound's gradient; the encoder learns to expect it
+    (reweighted wake-sleep; Bornschein & Bengio 2015), and so becomes as wide as the true posterior.
+
+    With a precision [5] of the changes of pose, each pose is moved to its most probable place for the mixture
+    that was drawn, by a Gauss-Newton step from the batch's pose_change, and the log-likelihood is less by
+    what the move costs: together with `PoseErrors.log_volume`, the marginal likelihood over all poses
+    (Laplace).
+
+    Batches bring features and noise, standard normal: [B, copies, D] for one draw; for several [B, copies, S,
+    D + 1], where the last number of a particle's first copy and draw chooses between draws; with a precision
+    also pose_change and pose_response.
 
     Parameters
     ----------
     model : HeterogeneityModel.
     agreement : Agreement.
-    amplitude_cost : float, nats for the whole mass (see `_restraint`).
+    amplitude_cost : what it costs to change the whole mass, nats.
     """
 
-    def __init__(self, model, agreement, amplitude_cost):
-        self.model, self.agreement, self.amplitude_cost = model, agreement, amplitude_cost
+    def __init__(self, model: HeterogeneityModel, agreement: Agreement, amplitude_cost: float) -> None:
+        self._model, self._amplitude_cost = model, amplitude_cost
+        self.agreement, self._image_model = agreement, ImageModel(agreement)
 
     @property
-    def by_several(self):
-        """Whether several draws make a bound: of a likelihood, with a posterior that the encoder learns."""
-        return self.agreement.is_likelihood and self.model.settings["variational"] and self.model.settings.get("draws", 1) > 1
+    def integrates_z(self) -> bool:
+        """Whether z is integrated out: of a likelihood, with a posterior that the encoder learns."""
+        return self.agreement.is_likelihood and self._model.is_variational
 
-    def of_one(self, precision, images, rotation, shift, ctf, features, noise, change, response, training=False):
-        """Agreement and divergence [B], changes of pose [B, 5], and the restraint [B]; by one draw."""
-        mean, log_std = self.model.encode(by_item(features), training)
-        mixture, restraint = self._mixture(features, mean + tf.exp(log_std) * by_item(noise), training)
-        value, change = self._posed(precision, self._seen(images, rotation, shift, ctf), mixture, change, response)
-        divergence = self._divergence(mean, log_std)
-        paid = self.agreement.is_likelihood and self.model.settings["variational"]
-        return value, divergence if paid else tf.zeros_like(divergence), change, restraint
+    @property
+    def takes_several_draws(self) -> bool:
+        """Whether several draws make a bound."""
+        return self.integrates_z and self._model.settings.network.draws > 1
 
-    def of_several(self, precision, images, rotation, shift, ctf, features, noise, change, response, training=False):
-        """As `of_one`, by several draws: agreement less divergence is the bound. In place of the restraint the own z [B * copies, D] that
-        was chosen; the changes of pose are for it. Has no gradient."""
-        mean, log_std = self.model.encode(by_item(features), training)
-        seen, draws = self._seen(images, rotation, shift, ctf), noise.shape[2]
-        drawn, weights, changes = [], [], []
+    def elbo(self, batch: ParticleBatch, precision: Any = None, training: bool = False) -> ElboTerms:
+        """The bound by one draw."""
+        q = self._model.encode(by_view(batch.features), training)
+        z_stage = q.draw(by_view(batch.noise))
+        mixture, penalty = self._mixture(batch, z_stage, training)
+        value, change = self._at_best_pose(mixture, self._image_model.observe(batch), batch, precision)
+        kl = self._kl(q)
+        return ElboTerms(value, kl if self.integrates_z else tf.zeros_like(kl), penalty, change)
+
+    def importance_weighted(
+            self, batch: ParticleBatch, precision: Any = None,
+            training: bool = False) -> ImportanceWeightedTerms:
+        """The bound by several draws. Has no gradient: see `wake_sleep`."""
+        q, observed = self._model.encode(by_view(batch.features), training), self._image_model.observe(batch)
+        draws = batch.noise.shape[2]
+        points, weights, changes = [], [], []
         for draw in range(draws):
-            e = by_item(noise[:, :, draw, :-1])
-            z = mean + tf.exp(log_std) * e
-            value, moved = self._posed(precision, seen, self._mixture(features, z, training)[0], change, response)
-            drawn.append(z)
-            weights.append(value + self._by_particle(tf.reduce_sum(0.5 * (e**2 - z**2) + log_std, 1)))
-            changes.append(moved)
-        weights = tf.stack(weights, 1)
-        uniform = 0.5 * tf.math.erfc(-noise[:, 0, 0, -1:] / np.sqrt(2.0))
-        chosen = tf.reduce_sum(tf.cast(tf.cumsum(tf.nn.softmax(weights), 1)[:, :-1] < uniform, tf.int32), 1)
-        divergence = self._divergence(mean, log_std)
+            noise = by_view(batch.noise[:, :, draw, :-1])                                    # [B * copies, D]
+            z_stage = q.draw(noise)
+            value, change = self._at_best_pose(self._mixture(batch, z_stage, training)[0], observed, batch,
+                                               precision)
+            prior_over_q = tf.reduce_sum(0.5 * (noise**2 - z_stage**2) + q.log_std, 1)
+            points.append(z_stage)
+            weights.append(value + self._by_particle(prior_over_q))
+            changes.append(change)
+        log_weights = tf.stack(weights, 1)                                                           # [B, S]
+        uniform = 0.5 * tf.math.erfc(-batch.noise[:, 0, 0, -1:] / np.sqrt(2.0))
+        passed = tf.cumsum(tf.nn.softmax(log_weights), 1)[:, :-1] < uniform
+        chosen = tf.reduce_sum(tf.cast(passed, tf.int32), 1)                                         # [B]
         change = tf.gather(tf.stack(changes, 1), chosen, batch_dims=1)
-        own = tf.gather(tf.stack(drawn, 1), tf.repeat(chosen, self.model.copies), batch_dims=1)
-        return tf.reduce_logsumexp(weights, 1) - np.log(draws) + divergence, divergence, change, own
+        z_chosen = tf.gather(tf.stack(points, 1), tf.repeat(chosen, self._model.copies), batch_dims=1)
+        return ImportanceWeightedTerms(tf.reduce_logsumexp(log_weights, 1) - np.log(draws), self._kl(q),
+                                       z_chosen, change)
 
-    def learned(self, precision, images, rotation, shift, ctf, features, own, change):
-        """What to raise after `of_several` [B]: the agreement of the draw that was chosen, and the logarithm of q there; and the restraint
-        [B]."""
-        mean, log_std = self.model.encode(by_item(features), True)
-        mixture, restraint = self._mixture(features, own, True)
-        value = self._agreement(self._seen(images, rotation, shift, ctf), mixture, change if precision is not None else None)
-        return value - self._by_particle(tf.reduce_sum(0.5 * ((own - mean) * tf.exp(-log_std)) ** 2 + log_std, 1)), restraint
+    def wake_sleep(self, batch: ParticleBatch, terms: ImportanceWeightedTerms,
+                   has_poses: bool) -> WakeSleepTerms:
+        """What encoder and decoder learn from the draw that `importance_weighted` chose (reweighted
+        wake-sleep)."""
+        q = self._model.encode(by_view(batch.features), True)
+        mixture, penalty = self._mixture(batch, terms.z_stage, True)
+        observed = self._image_model.observe(batch)
+        pose = observed.pose.perturbed(terms.pose_change) if has_poses else None
+        value = self._image_model.log_likelihood(mixture, observed, pose)
+        surprise = tf.reduce_sum(0.5 * ((terms.z_stage - q.mean) * tf.exp(-q.log_std)) ** 2 + q.log_std, 1)
+        return WakeSleepTerms(value - self._by_particle(surprise), penalty)
 
-    def _seen(self, images, rotation, shift, ctf):
-        return *self.agreement.observe(images, ctf), rotation, shift
+    def _mixture(self, batch: ParticleBatch, z_stage: tf.Tensor,
+                 training: bool) -> tuple[MixtureBatch, tf.Tensor]:
+        """Whole particles at latent points [B * copies, D] of this stage, and their penalty [B]."""
+        model = self._model
+        z_earlier = model.encoder.z_earlier(by_view(batch.features))
+        mixture = model.mixture(tf.concat([z_earlier, z_stage], 1), training)
+        return model.symmetry.assemble(mixture), self._by_particle(self._penalty(z_earlier, mixture))
 
-    def _mixture(self, features, own, training):
-        """Whole particles at own latent points [B * copies, D], and their restraint [B]."""
-        given = self.model.given(by_item(features))
-        mixture = self.model.mixture(tf.concat([given, own], 1), training)
-        return self.model.assembled(mixture), self._by_particle(self._restraint(given, *mixture[1:]))
-
-    def _agreement(self, seen, mixture, change):
-        data, transfer, rotation, shift = seen
-        centers, amplitudes, widths = mixture
-        if change is not None:
-            rotation, shift = changed(rotation, shift, change)
-        return self.agreement.value(data, transfer * project(place(centers, rotation, shift), amplitudes, widths, self.agreement.grid))
-
-    def _posed(self, precision, seen, mixture, change, response):
-        """Agreement [B] at the best pose, less the cost of moving there, and the changes of pose."""
+    def _at_best_pose(self, mixture: MixtureBatch, observed: Observation, batch: ParticleBatch,
+                      precision: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        """Log-likelihood [B] at the best pose, less the cost of moving there, and the change of pose [B,
+        5]."""
+        def value_at(pose: "Pose | None") -> tf.Tensor:
+            return self._image_model.log_likelihood(mixture, observed, pose)
         if precision is None:
-            return self._agreement(seen, mixture, None), change
+            nothing = batch.pose_change
+            return value_at(None), tf.zeros([tf.shape(batch.images)[0], 0]) if nothing is None else nothing
+        change = batch.pose_change
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(change)
-            value = self._agreement(seen, mixture, change)
+            value = value_at(observed.pose.perturbed(change))
         slope = tape.gradient(value, change) - precision * change
-        change = tf.stop_gradient(change + tf.linalg.matvec(response, slope))
-        return self._agreement(seen, mixture, change) - 0.5 * tf.reduce_sum(precision * change**2, 1), change
+        change = tf.stop_gradient(change + tf.linalg.matvec(batch.pose_response, slope))
+        cost = 0.5 * tf.reduce_sum(precision * change**2, 1)
+        return value_at(observed.pose.perturbed(change)) - cost, change
 
-    def _divergence(self, mean, log_std):
-        """Kullback-Leibler divergence of the encoder's posterior from the unit normal, [B]."""
-        return self._by_particle(0.5 * tf.reduce_sum(mean**2 + tf.exp(2 * log_std) - 2 * log_std - 1, 1))
+    def _kl(self, q: LatentNormal) -> tf.Tensor:
+        """Kullback-Leibler divergence of the latent posterior from the unit normal, [B]."""
+        return self._by_particle(0.5 * tf.reduce_sum(q.mean**2 + tf.exp(2 * q.log_std) - 2 * q.log_std - 1,
+                                                     1))
 
-    def _by_particle(self, values):
+    def _by_particle(self, values: tf.Tensor) -> tf.Tensor:
         """Sums over the copies of each particle, [B * copies] to [B]."""
-        return tf.reduce_sum(tf.reshape(values, [-1, self.model.copies]), 1)
+        return tf.reduce_sum(tf.reshape(values, [-1, self._model.copies]), 1)
 
-    def _restraint(self, given, amplitudes, widths):
-        """What a model pays for changing amplitudes beside positions (nats) and, as in the paper, for widths that differ; [B * copies]."""
+    def _penalty(self, z_earlier: tf.Tensor, mixture: MixtureBatch) -> tf.Tensor:
+        """What a model pays for changing amplitudes beside positions (nats) and, as in the paper, for widths
+        that differ; [B * copies]."""
+        model, amplitudes, widths = self._model, mixture.amplitudes, mixture.widths
         cost = tf.zeros_like(amplitudes[:, 0])
-        if "amplitude" in self.model.settings["columns"] and self.agreement.is_likelihood:
-            neutral, start = self.model.neutral.amplitudes, self.model.start(given)
-            change = amplitudes - (neutral if start is None else start[1])
-            cost += self.model.open_motion * self.amplitude_cost / np.sum(neutral) * tf.reduce_sum(tf.abs(change), 1)
-        if "width" in self.model.settings["columns"]:
+        if "amplitude" in model.settings.parameters and self.agreement.is_likelihood:
+            neutral, start = model.neutral.amplitudes, model.starting_mixture(z_earlier)
+            change = tf.reduce_sum(tf.abs(amplitudes - (neutral if start is None else start.amplitudes)), 1)
+            cost += model.position_gate * self._amplitude_cost / np.sum(neutral) * change
+        if "width" in model.settings.parameters:
             cost += tf.math.reduce_std(widths, -1) / tf.reduce_mean(widths)
         return cost
