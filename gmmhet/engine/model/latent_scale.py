@@ -1,37 +1,74 @@
-"""Scales of latent axes: piecewise linear maps between the scale that was trained and the one that is used."""
+"""Scales of latent axes: piecewise linear maps between the scale that was trained and another one.
+
+The other scale is one on which a step along an axis changes images alike wherever it is taken;
+`inference.latent_metric` measures it.
+"""
+from dataclasses import dataclass
+
 import numpy as np
 import tensorflow as tf
 
-#: parts of a scale, how many particles' points each is to hold at least, and steps in which it is gone through
-PARTS, POINTS, STEPS = 24, 30, 6
-#: places that a scale is given by
-PLACES = PARTS * STEPS + 1
+#: pieces of a scale, steps in which each is measured, and the knots that a scale is given by
+PIECES, STEPS_PER_PIECE = 24, 6
+KNOTS = PIECES * STEPS_PER_PIECE + 1
 
 
-def _pieces(x, source, target):
-    """Of the pieces of the scales in which x [n, D] lies: their beginnings and those of the same on `target`, and the slope there."""
-    piece = np.stack([np.clip(np.searchsorted(s, v, "right") - 1, 0, len(s) - 2) for v, s in zip(x.T, source)])
-    (low, high), (to_low, to_high) = ([np.take_along_axis(scale, piece + step, 1).T for step in (0, 1)] for scale in (source, target))
-    return low, to_low, (to_high - to_low) / (high - low)
+@dataclass(frozen=True)
+class LatentScale:
+    """Two scales of D latent axes. Between their knots, and beyond, both are linear.
 
+    Attributes
+    ----------
+    source : float32 [D, KNOTS], rising values of z.
+    target : float32 [D, KNOTS], rising values of the same points on the other scale.
+    """
 
-def read(x, source, target):
-    """x [n, D] on the scales `source` [D, K] to the scales `target` [D, K], linear between their places and beyond."""
-    low, to_low, slope = _pieces(x, source, target)
-    return to_low + (x - low) * slope
+    source: np.ndarray
+    target: np.ndarray
 
+    @classmethod
+    def identity(cls, dimension: int) -> "LatentScale":
+        """Both scales the same."""
+        knots = np.tile(np.linspace(-1, 1, KNOTS, dtype=np.float32), (dimension, 1))
+        return cls(knots, knots)
 
-def spread(x, covariance, source, target):
-    """Covariance [n, D, D] about x [n, D] on the scales `source`, on the scales `target`, by their slopes at x."""
-    slope = _pieces(x, source, target)[2].astype(np.float32)
-    return covariance * slope[:, :, None] * slope[:, None, :]
+    @property
+    def inverse(self) -> "LatentScale":
+        """The way back."""
+        return LatentScale(self.target, self.source)
 
+    def beside(self, other: "LatentScale") -> "LatentScale":
+        """These axes, and then those of another one."""
+        return LatentScale(np.concatenate([self.source, other.source]),
+                           np.concatenate([self.target, other.target]))
 
-def read_in_graph(x, source, target):
-    """As `read`, in TensorFlow."""
-    piece = tf.clip_by_value(tf.reduce_sum(tf.cast(x[:, :, None] >= source, tf.int32), 2) - 1, 0, source.shape[1] - 2)
+    def rescale(self, z: np.ndarray) -> np.ndarray:
+        """z [n, D] on the target scale."""
+        low, to_low, slope = self._pieces(z)
+        return to_low + (z - low) * slope
 
-    def at(scale, step):
-        return tf.transpose(tf.gather(scale, tf.transpose(piece) + step, batch_dims=1))
-    low, to_low = at(source, 0), at(target, 0)
-    return to_low + (x - low) * (at(target, 1) - to_low) / (at(source, 1) - low)
+    def rescale_covariance(self, z: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+        """Covariance [n, D, D] about z [n, D] on the target scale, by the slopes at z."""
+        slope = self._pieces(z)[2].astype(np.float32)
+        return covariance * slope[:, :, None] * slope[:, None, :]
+
+    def rescale_tensor(self, z: tf.Tensor) -> tf.Tensor:
+        """As `rescale`, differentiable."""
+        source, target = self.source, self.target
+        piece = tf.reduce_sum(tf.cast(z[:, :, None] >= source, tf.int32), 2) - 1          # [n, D]
+        piece = tf.clip_by_value(piece, 0, source.shape[1] - 2)
+
+        def at(scale: np.ndarray, step: int) -> tf.Tensor:
+            return tf.transpose(tf.gather(scale, tf.transpose(piece) + step, batch_dims=1))
+        low, to_low = at(source, 0), at(target, 0)
+        return to_low + (z - low) * (at(target, 1) - to_low) / (at(source, 1) - low)
+
+    def _pieces(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of the pieces in which z [n, D] lies: where they begin on either scale, and the slope there; each
+        [n, D]."""
+        piece = np.stack([np.clip(np.searchsorted(scale, values, "right") - 1, 0, len(scale) - 2)
+                          for values, scale in zip(z.T, self.source)])
+        (low, high), (to_low, to_high) = (
+            [np.take_along_axis(scale, piece + step, 1).T for step in (0, 1)]
+            for scale in (self.source, self.target))
+        return low, to_low, (to_high - to_low) / (high - low)

@@ -1,32 +1,42 @@
 """Fully connected networks, in Keras."""
+from typing import Any
+
 import tensorflow as tf
+
+from gmmhet.engine.model.settings import NetworkSettings
 
 keras = tf.keras
 
 
-def mlp(inputs, hidden, outputs, seed, dropout=0.0, batch_norm=False, zero_last=False, l2=0.0, last_scale=1.0):
-    """A ReLU network.
+def mlp(inputs: int, outputs: int, network: NetworkSettings, seed: int, last_scale: float) -> Any:
+    """A fully connected ReLU network, its last layer linear.
 
     Parameters
     ----------
-    inputs, outputs : int, sizes.
-    hidden : sequence of int.
-    seed : int, of the initial weights and of the dropout.
-    dropout : float, rate before the last layer.
-    batch_norm : bool, batch normalisation before the last layer (paper).
-    zero_last : bool, the last layer starts at zero.
-    l2 : float, weight decay added to the loss.
-    last_scale : float, size of the last layer's initial weights against the usual ones.
+    inputs, outputs : sizes.
+    network : its hidden layers, dropout and batch normalisation before the last layer, and weight decay.
+    seed : of the initial weights and of the dropout.
+    last_scale : size of the last layer's initial weights over the usual ones; 0 for zeros.
+
+    Returns
+    -------
+    keras.Sequential
     """
-    decay = keras.regularizers.L2(l2) if l2 > 0 else None
+    decay = keras.regularizers.L2(network.l2) if network.l2 > 0 else None
     stack = [keras.layers.Input((inputs,))]
-    for i, width in enumerate(hidden):
+    for i, width in enumerate(network.hidden):
         stack.append(keras.layers.Dense(width, activation="relu", kernel_regularizer=decay,
                                         kernel_initializer=keras.initializers.HeNormal(seed=seed + i)))
-    if dropout > 0:
-        stack.append(keras.layers.Dropout(dropout, seed=seed))
-    if batch_norm:
+    if network.dropout > 0:
+        stack.append(keras.layers.Dropout(network.dropout, seed=seed))
+    if network.batch_norm:
         stack.append(keras.layers.BatchNormalization())
-    last = "zeros" if zero_last else keras.initializers.VarianceScaling(last_scale**2, seed=seed + 100)
+    last = keras.initializers.VarianceScaling(last_scale**2, seed=seed + 100) if last_scale > 0 else "zeros"
     stack.append(keras.layers.Dense(outputs, kernel_initializer=last, kernel_regularizer=decay))
     return keras.Sequential(stack)
+
+
+def named_weights(network: Any) -> dict[str, Any]:
+    """Every variable of a network, in its own order, by layer and name, such as 'layer2.kernel'."""
+    return {"layer%d.%s" % (i, variable.name): variable for i, layer in enumerate(network.layers)
+            for variable in layer.variables}
