@@ -1,148 +1,222 @@
 """Each particle's latent point after training: its posterior with the decoder fixed, and the evidence."""
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import numpy as np
 import tensorflow as tf
 
-from gmmhet.engine.batching.batches import by_item, prefetched
-from gmmhet.engine.imaging.pose_change import changed, difference_steps
-from gmmhet.engine.imaging.projection import place, project
-from gmmhet.engine.inference.least_squares import corrected, posterior, refine
-from gmmhet.engine.likelihood.forward import residuals
+from gmmhet.engine.batching.batches import BatchFunction, FeaturedViews, ParticleBatch, by_view, prefetched
+from gmmhet.engine.batching.devices import Devices
+from gmmhet.engine.imaging.pose_change import POSE_NUMBERS, Pose, difference_steps
+from gmmhet.engine.imaging.projection import MixtureBatch
+from gmmhet.engine.inference.least_squares import (
+    Normal,
+    NormalPrior,
+    levenberg_marquardt,
+    moment_corrected,
+    variational_gaussian,
+)
+from gmmhet.engine.inference.pose_errors import ANGLES_AND_SHIFTS, Z_STEP, PoseErrors
+from gmmhet.engine.likelihood.forward import Observation
 from gmmhet.engine.log import progress
+from gmmhet.engine.model.heterogeneity_model import HeterogeneityModel
 
-#: Gauss-Newton steps on the pose of a single model, from that of the particle's own conformation
+#: Levenberg-Marquardt steps on the pose of a single model, from that of the particle's own conformation
 POSE_STEPS = 2
+#: least standard deviations of the prior of a pose, where one kind of error is 0: radians and Å
+LEAST_SIGMA = 1e-5, 1e-4
+BATCH_SIZE = 64
 
 
-def latent_prior(z):
-    """Mean [D] and precision [D, D] of the Gaussian that describes the particles' latent points z [n, D]."""
+def gaussian_prior(z: np.ndarray) -> NormalPrior:
+    """The normal distribution that describes the particles' latent points z [n, D], as a prior for each of
+    them."""
     covariance = np.atleast_2d(np.cov(z, rowvar=False)) + 1e-4 * np.eye(z.shape[1])
-    return z.mean(0).astype(np.float32), np.linalg.inv(covariance).astype(np.float32)
+    return NormalPrior(z.mean(0).astype(np.float32), np.linalg.inv(covariance).astype(np.float32))
 
 
-def unit_prior(dimension):
-    """Mean and precision of the unit normal, the prior of variational training."""
-    return np.zeros(dimension, np.float32), np.eye(dimension, dtype=np.float32)
+def unit_prior(dimension: int) -> NormalPrior:
+    """The unit normal, the prior of variational training."""
+    return NormalPrior(np.zeros(dimension, np.float32), np.eye(dimension, dtype=np.float32))
 
 
-def _pose_precision(sigma):
+def _pose_precision(sigma: np.ndarray) -> np.ndarray:
     """Precision [5, 5] of changes of pose of standard deviations sigma [2], radians and Å."""
-    return np.diag(np.maximum(np.repeat(sigma, (3, 2)), [1e-5] * 3 + [1e-4] * 2) ** -2.0)
+    return np.diag(np.maximum(np.repeat(sigma, ANGLES_AND_SHIFTS),
+                              np.repeat(LEAST_SIGMA, ANGLES_AND_SHIFTS)) ** -2.0)
 
 
-def refine_latents(model, items, features, prior, steps, devices, poses=None, batch_size=64):
-    """Posterior of every item's z under a Gaussian prior, together with its change of pose where poses are uncertain, as the nearest normal
-    distribution (see `gauss_newton.posterior`) with the posterior's own mean and variance along the line in which each copy is told most
-    of (see `gauss_newton.corrected`); and the evidence, by Laplace's approximation about the mode.
+class LatentPosteriors(NamedTuple):
+    """What is inferred of n views; what is of the particle is the same for all its copies. In nats.
 
-    The mode itself is no good place for z: where discrete states make the decoder steep and flat by turns it is at the edge of a plateau.
+    Attributes
+    ----------
+    z : [n, D], the posterior's mean, z_earlier unchanged.
+    z_covariance : [n, n_stage, n_stage], its covariance, of this stage alone, the pose integrated out.
+    pose_change : [n, 5] (see `imaging.pose_change`).
+    agreement : [n], log-likelihood; neutral_agreement : before this stage; static_agreement : at the prior's
+        mean; each at its own best pose.
+    evidence : [n], log marginal likelihood, z and pose integrated out; neutral_evidence, static_evidence :
+        the pose alone, as uncertain as it is for a single model.
+    """
 
-    In a further stage the part of z that the earlier stages found stays, and all figures are of the own part, on the scales that it is
-    trained on.
+    z: Any
+    z_covariance: Any
+    pose_change: Any
+    agreement: Any
+    evidence: Any
+    neutral_agreement: Any
+    neutral_evidence: Any
+    static_agreement: Any
+    static_evidence: Any
+
+
+class _PosteriorOfBatch:
+    """The function of a batch (features, and pose_change where poses are uncertain) that gives
+    `LatentPosteriors`.
+
+    Numbers that are solved for are z_stage of all copies, then the change of pose where poses are uncertain:
+    Q in all.
+    """
+
+    def __init__(self, model: HeterogeneityModel, prior: NormalPrior, steps: int,
+                 poses: "PoseErrors | None") -> None:
+        self._model, self._steps = model, steps
+        self._latent = model.copies * model.n_stage
+        uncertain = poses is not None and bool(np.any(poses.sigma > 0))
+        self._n_pose = POSE_NUMBERS * uncertain
+        of_pose = _pose_precision(poses.sigma) if poses is not None and uncertain else np.zeros((0, 0))
+        self._pose_prior: NormalPrior | None = None
+        if poses is not None and np.any(poses.first_sigma > 0):
+            self._pose_prior = NormalPrior(tf.zeros(POSE_NUMBERS),
+                                           tf.constant(_pose_precision(poses.first_sigma), tf.float32))
+        mean, precision = np.tile(prior.mean, model.copies), np.kron(np.eye(model.copies), prior.precision)
+        latent, pose = self._latent, self._n_pose
+        self._prior = NormalPrior(
+            tf.constant(np.pad(mean, (0, pose)), tf.float32),
+            tf.constant(np.block([[precision, np.zeros((latent, pose))],
+                                  [np.zeros((pose, latent)), of_pose]]), tf.float32))
+        self._pose_differences = difference_steps(model.pixel_size)
+        z_differences = Z_STEP / np.sqrt(np.diag(precision))
+        self._differences = tf.constant(np.concatenate([z_differences, self._pose_differences[:pose]]),
+                                        tf.float32)
+
+    def __call__(self, batch: ParticleBatch) -> LatentPosteriors:
+        model, prior, latent = self._model, self._prior, self._latent
+        observed, features = model.image_model.observe(batch), by_view(batch.features)
+        count, z_earlier = tf.shape(batch.images)[0], model.encoder.z_earlier(features)
+        start, change = model.starting_mixture(z_earlier), self._given_change(batch, count)
+
+        def decoded(z_stage: tf.Tensor) -> MixtureBatch:
+            outputs = model.decoder_outputs(tf.reshape(z_stage, [-1, model.n_stage]))
+            return model.symmetry.assemble(model.deform(outputs, start))
+
+        def pose_at(q: tf.Tensor) -> "Pose | None":
+            return observed.pose.perturbed(q[:, latent:]) if self._n_pose else None
+
+        def residual(q: tf.Tensor) -> tf.Tensor:
+            return model.image_model.residual(decoded(q[:, :latent]), observed, pose_at(q))
+
+        def log_likelihood(q: tf.Tensor) -> tf.Tensor:
+            return model.image_model.log_likelihood(decoded(q[:, :latent]), observed, pose_at(q))
+
+        def log_posterior(q: tf.Tensor) -> tf.Tensor:
+            return log_likelihood(q) - prior.cost(q)
+
+        encoded = model.encode(features)
+        first = tf.concat([tf.reshape(encoded.mean, [-1, latent]), change[:, :self._n_pose]], 1)
+        mode = levenberg_marquardt(residual, first, prior, max(self._steps, 1), self._differences)
+        at = mode.x if self._steps else first
+        laplace = mode.curvature + prior.precision
+        evidence = log_posterior(at) + 0.5 * (tf.linalg.logdet(prior.precision) - tf.linalg.logdet(laplace))
+        normal = Normal(first, tf.linalg.inv(laplace))
+        if self._steps:
+            width = tf.concat([tf.exp(tf.reshape(encoded.log_std, [-1, latent])),
+                               tf.sqrt(tf.linalg.diag_part(normal.covariance)[:, latent:])], 1)
+            normal = self._nearest_normal(residual, log_posterior, first, tf.linalg.diag(width))
+        unchanged = model.symmetry.assemble(model.deform(tf.zeros([count * model.copies,
+                                                                   model.deformation.n_outputs]), start,
+                                                         with_shift=False))
+        at_mean = decoded(tf.zeros([count, latent]) + prior.mean[:latent])
+        return LatentPosteriors(
+            *self._by_copy(normal, z_earlier), normal.mean[:, latent:] if self._n_pose
+            else tf.zeros([count, POSE_NUMBERS]), log_likelihood(normal.mean), evidence,
+            *self._single_model(unchanged, observed, change), *self._single_model(at_mean, observed, change))
+
+    def _given_change(self, batch: ParticleBatch, count: tf.Tensor) -> tf.Tensor:
+        return batch.pose_change if self._n_pose else tf.zeros([count, POSE_NUMBERS])
+
+    def _nearest_normal(self, residual: Callable[[tf.Tensor], tf.Tensor],
+                        log_posterior: Callable[[tf.Tensor], tf.Tensor], first: tf.Tensor,
+                        factor: tf.Tensor) -> Normal:
+        """The normal distribution nearest to the posterior, with its own moments along one line of each
+        copy."""
+        normal = variational_gaussian(residual, first, factor, self._prior, self._steps)
+        for copy in range(self._model.copies):
+            of_copy = slice(copy * self._model.n_stage, (copy + 1) * self._model.n_stage)
+            normal = moment_corrected(log_posterior, normal, self._prior, of_copy)
+        return normal
+
+    def _single_model(self, mixture: MixtureBatch, observed: Observation,
+                      change: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Log-likelihood and evidence [B] of one mixture for each particle, at its own best pose from
+        `change` [B, 5] on."""
+        image_model, prior = self._model.image_model, self._pose_prior
+        if prior is None:
+            value = image_model.log_likelihood(mixture, observed)
+            return value, value
+
+        def residual(x: tf.Tensor) -> tf.Tensor:
+            return image_model.residual(mixture, observed, observed.pose.perturbed(x))
+        mode = levenberg_marquardt(residual, change, prior, POSE_STEPS, tf.constant(self._pose_differences))
+        value = image_model.log_likelihood(mixture, observed, observed.pose.perturbed(mode.x))
+        log_volume = 0.5 * (tf.linalg.logdet(prior.precision)
+                            - tf.linalg.logdet(mode.curvature + prior.precision))
+        return value, value - prior.cost(mode.x) + log_volume
+
+    def _by_copy(self, normal: Normal, z_earlier: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """z [B, copies, D] and covariances [B, copies, n_stage, n_stage]."""
+        model = self._model
+        copies, dimension, latent = model.copies, model.n_stage, self._latent
+        z_stage = tf.reshape(normal.mean[:, :latent], [-1, copies, dimension])
+        z = tf.concat([tf.reshape(z_earlier, [-1, copies, model.n_earlier]), z_stage], 2)
+        covariance = tf.reshape(normal.covariance[:, :latent, :latent],
+                                [-1, copies, dimension, copies, dimension])
+        return z, tf.stack([covariance[:, j, :, j] for j in range(copies)], 1)
+
+
+def infer_latents(model: HeterogeneityModel, inputs: FeaturedViews, prior: NormalPrior, steps: int,
+                  devices: Devices, poses: "PoseErrors | None" = None) -> LatentPosteriors:
+    """Posterior of every view's z under a normal prior, together with its change of pose where poses are
+    uncertain, as the nearest normal distribution (see `variational_gaussian`) with the posterior's own mean
+    and variance along the line in which each copy says most (see `moment_corrected`); and the evidence, by
+    Laplace's approximation about the mode.
+
+    The mode itself is no good place for z: where discrete states make the decoder steep and flat by turns it
+    is at the edge of a plateau.
+
+    In a further stage z_earlier stays, and all figures are of this stage, on the scales that it is trained
+    on.
 
     Parameters
     ----------
     model : HeterogeneityModel, as trained.
-    items : Items.
-    features : Rows or array [n_items, F].
-    prior : mean [own_dim], precision [own_dim, own_dim], of each copy.
+    inputs : FeaturedViews.
+    prior : NormalPrior of z_stage of each copy.
     steps : int; 0 keeps the encoder's mean, with Laplace's covariance.
     devices : Devices.
     poses : PoseErrors of these particles, or None where the given poses are exact.
-
-    Returns
-    -------
-    dict, a row an item; what is of the particle is the same for all its copies: z [n, D], its posterior's mean, z_covariance [n, own_dim,
-    own_dim] (the pose integrated out), pose_change [n, 5] (see `imaging.pose_change`), agreement [n]
-    (log-likelihood), neutral_agreement [n] (before this stage) and static_agreement [n] (at the prior's mean), each at its own best pose,
-    and evidence, neutral_evidence and static_evidence [n] (log marginal likelihoods: z and pose integrated out, the pose alone for the
-    latter two, as uncertain as it is for a single model); all in nats.
     """
-    copies, dimension = model.copies, model.own_dim
-    pose, pose_alone = (5 * bool(np.any(sigma > 0)) for sigma in ((poses.sigma, poses.first_sigma) if poses else (0, 0)))
-    own = copies * dimension
-    prior = np.tile(prior[0], copies), np.kron(np.eye(copies), prior[1])
-    by_pose = _pose_precision(poses.sigma) if pose else np.zeros((0, 0))
-    alone = tf.constant(_pose_precision(poses.first_sigma) if pose_alone else np.zeros((0, 0)), tf.float32)
-    mean = tf.constant(np.pad(prior[0], (0, pose)), tf.float32)
-    precision = tf.constant(np.block([[prior[1], np.zeros((own, pose))], [np.zeros((pose, own)), by_pose]]), tf.float32)
-    grid, likelihood = model.likelihood.grid, model.likelihood
-    steps_pose = difference_steps(grid.pixel_size)
-    delta = tf.constant(np.concatenate([0.02 / np.sqrt(np.diag(prior[1])), steps_pose[:pose]]), tf.float32)
-
-    def solve(images, rotation, shift, ctf, feature, change):
-        data, transfer = likelihood.observe(images, ctf)
-        count, feature = tf.shape(images)[0], by_item(feature)
-        given = model.given(feature)
-        start, at_mean = model.start(given), tf.zeros([count, own]) + mean[:own]
-
-        def mixture(u, base=None):
-            return model.assembled(model.deformation.apply(u, start, base=base))
-
-        def decoded(z):
-            return mixture(model.changes(tf.reshape(z, [-1, dimension])), model.own_base)
-
-        def posed(x):
-            return changed(rotation, shift, x) if x is not None else (rotation, shift)
-
-        def residual(mixture, x):
-            return residuals(likelihood, data, transfer, posed(x), mixture)
-
-        def agreement(mixture, x):
-            centers, amplitudes, widths = mixture
-            return likelihood.value(data, transfer * project(place(centers, *posed(x)), amplitudes, widths, grid))
-
-        def posing(q):
-            return q[:, own:] if pose else None
-
-        def cost(difference, inverse):
-            return 0.5 * tf.einsum("bq,qp,bp->b", difference, inverse, difference)
-
-        def single(mixture):
-            """Agreement and evidence of one mixture for all particles, with its own best pose."""
-            if not pose_alone:
-                value = agreement(mixture, None)
-                return value, value
-            begin = change if pose else tf.zeros([count, 5])
-            x, _, _, curvature = refine(lambda x: residual(mixture, x), begin, tf.zeros(5), alone, POSE_STEPS, tf.constant(steps_pose))
-            value = agreement(mixture, x)
-            return value, value - cost(x, alone) + 0.5 * (tf.linalg.logdet(alone) - tf.linalg.logdet(curvature + alone))
-
-        def around(q):
-            return residual(decoded(q[:, :own]), posing(q))
-
-        def log_posterior(q):
-            return agreement(decoded(q[:, :own]), posing(q)) - cost(q - mean, precision)
-
-        encoded, log_std = (tf.reshape(part, [-1, own]) for part in model.encode(feature))
-        begin = tf.concat([encoded, change], 1)
-        mode, _, _, curvature = refine(around, begin, mean, precision, max(steps, 1), delta)
-        if steps == 0:
-            mode = begin
-        laplace = curvature + precision
-        evidence = log_posterior(mode) + 0.5 * (tf.linalg.logdet(precision) - tf.linalg.logdet(laplace))
-        found, covariance = begin, tf.linalg.inv(laplace)
-        if steps:
-            width = tf.concat([tf.exp(log_std), tf.sqrt(tf.linalg.diag_part(covariance)[:, own:])], 1)
-            found, covariance = posterior(around, begin, tf.linalg.diag(width), mean, precision, steps)
-            for copy in range(copies):
-                found, covariance = corrected(log_posterior, found, covariance, mean, precision,
-                                              slice(copy * dimension, (copy + 1) * dimension))
-        value = agreement(decoded(found[:, :own]), posing(found))
-        neutral, static = single(mixture(tf.zeros([count * copies, model.deformation.outputs]))), single(decoded(at_mean))
-        z = tf.concat([tf.reshape(given, [-1, copies, model.given_dim]), tf.reshape(found[:, :own], [-1, copies, dimension])], 2)
-        covariance = tf.reshape(covariance[:, :own, :own], [-1, copies, dimension, copies, dimension])
-        own_covariance = tf.stack([covariance[:, j, :, j] for j in range(copies)], 1)
-        return z, own_covariance, found[:, own:] if pose else tf.zeros([count, 5]), value, evidence, *neutral, *static
-
-    names = ("z", "z_covariance", "pose_change", "agreement", "evidence", "neutral_agreement", "neutral_evidence", "static_agreement",
-             "static_evidence")
-    parts: dict[str, list] = {name: [] for name in names}
-    shared = devices.compiled(solve)
-    particles = len(items.particles)
-    changes = poses.change if pose else np.zeros((particles, 0), np.float32)
-    batches = prefetched(items, np.arange(particles), batch_size, features, devices.own)
-    for chosen, batch in progress(batches, -(-particles // batch_size), "latents"):
-        for name, part in zip(names, shared(len(chosen), *batch, devices.own(changes[chosen], batch_size))):
-            parts[name].append(part.numpy())
-    found = {name: np.concatenate(part) for name, part in parts.items()}
-    return {name: part.reshape(-1, *part.shape[2:]) if name in names[:2] else np.repeat(part, copies, 0) for name, part in found.items()}
+    views, features = inputs
+    compiled, count = BatchFunction(_PosteriorOfBatch(model, prior, steps, poses),
+                                    devices), len(views.particles)
+    uncertain = poses is not None and bool(np.any(poses.sigma > 0))
+    results = []
+    batches = prefetched(views, np.arange(count), BATCH_SIZE, devices, features=features)
+    for rows, batch in progress(batches, -(-count // BATCH_SIZE), "latents"):
+        if poses is not None and uncertain:
+            batch = batch._replace(pose_change=devices.local_rows(poses.change[rows], BATCH_SIZE))
+        results.append(compiled(len(rows), batch))
+    whole = [np.concatenate(values) for values in zip(*results)]
+    of_views = [values.reshape(-1, *values.shape[2:]) for values in whole[:2]]
+    return LatentPosteriors(*of_views, *(np.repeat(values, model.copies, 0) for values in whole[2:]))

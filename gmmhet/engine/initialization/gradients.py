@@ -1,130 +1,181 @@
-"""The encoder's input: each particle's gradient of the agreement at the neutral model, in the molecule's frame.
+"""The encoder's input: each view's gradient of the agreement at the neutral model, in the molecule's frame.
 
-Where training goes finer than FIRST_ANGST, the gradient of the agreement up to there stands beside it: to first order, a motion that goes
-further than the resolution looks like fading.
+Where training goes finer than COARSE_ANGST, the gradient of the agreement up to there stands beside it: to
+first order, a motion that goes further than the resolution looks like fading.
 
-In a further stage of training the gradient is taken at the conformation that the earlier stages gave the particle, and the latent point of
-that conformation stands beside it. Gradients live in a file, never whole in memory; they are standardised per column with statistics of the
-particles trained on.
+In a further stage of training the gradient is taken at the conformation that the earlier stages gave the
+particle, and the latent point of that conformation stands beside it. Gradients live in a file, never whole in
+memory; they are standardised per column with statistics of the particles trained on.
 """
 import os
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from gmmhet.engine import rundir
-from gmmhet.engine.batching.batches import by_item, check_strength, prefetched
-from gmmhet.engine.imaging.projection import place, project
-from gmmhet.engine.inference.pose_errors import pose_function
+from gmmhet.engine.batching.batches import (
+    BatchFunction,
+    ParticleBatch,
+    Views,
+    by_view,
+    check_strength,
+    prefetched,
+)
+from gmmhet.engine.batching.devices import Devices
 from gmmhet.engine.io.arrays import write_arrays
-from gmmhet.engine.io.row_file import Rows
+from gmmhet.engine.io.row_file import RowFile
+from gmmhet.engine.likelihood.agreement import Agreement
+from gmmhet.engine.likelihood.forward import ImageModel
+from gmmhet.engine.likelihood.quadratic import Quadratic
 from gmmhet.engine.log import progress
+from gmmhet.engine.model.heterogeneity_model import HeterogeneityModel
 
 #: rows of a file that are compared, to tell what it was made of
-ASKED = 1000
+ROWS_COMPARED = 1000
+BATCH_SIZE = 64
 
 
-def gradient_function(agreement, model, posed=False):
-    """A function: images, rotation, shift, ctf, given to features [B, copies, gradients + given_dim], agreement before this stage [B], and
-    only where it is asked to (`posed`) its slope [B, 5] and curvature [B, 5, 5] by a change of pose (see `pose_errors`).
+class GradientTerms(NamedTuple):
+    """Of B particles before a stage: features [B, copies, F], agreement [B], and slope [B, 5] and curvature
+    [B, 5, 5] of the log-likelihood by a change of pose ([B, 0] where they are not asked for)."""
 
-    `given` [B, copies, given_dim] are latent points of the earlier stages. The gradient with respect to the decoder's outputs at 0 is the
-    per-Gaussian gradient carried through the deformation's chain rule, so it is already summed over neighbours that move together, and
-    restricted to the columns and region that may vary. It is the same whether poses turn out to be exact or not: the
+    features: Any
+    agreement: Any
+    slope: Any
+    curvature: Any
+
+
+class Gradients:
+    """A function of a batch (z: latent points of the earlier stages) that gives its `GradientTerms`.
+
+    The gradient with respect to the decoder's outputs at 0 is the per-Gaussian gradient carried through the
+    deformation's chain rule, so it is already summed over neighbours that move together, and restricted to
+    the parameters and the region that may vary. It is the same whether poses turn out to be exact or not: the
     motion of the whole stays in it.
+
+    Parameters
+    ----------
+    model : HeterogeneityModel.
+    agreement : Agreement.
+    with_pose : whether derivatives by a change of pose are given too.
     """
-    by_pose, looks = pose_function(agreement), [agreement, agreement.coarse][:model.looks]
 
-    def gradients(images, rotation, shift, ctf, given):
-        seen = [look.observe(images, ctf) for look in looks]
-        u = tf.zeros([tf.shape(given)[0] * model.copies, model.deformation.outputs])
-        start = model.start(by_item(given))
+    def __init__(self, model: HeterogeneityModel, agreement: Agreement, with_pose: bool = False) -> None:
+        self._model, self._with_pose = model, with_pose
+        self._levels = [ImageModel(level)
+                        for level in (agreement, agreement.coarse)[:model.resolution_levels]]
+
+    def __call__(self, batch: ParticleBatch) -> GradientTerms:
+        model = self._model
+        observed = [level.observe(batch) for level in self._levels]
+        outputs = tf.zeros([tf.shape(batch.z)[0] * model.copies, model.deformation.n_outputs])
+        start = model.starting_mixture(by_view(batch.z))
         with tf.GradientTape(persistent=True) as tape:
-            tape.watch(u)
-            mixture = centers, amplitudes, widths = model.assembled(model.deformation.apply(u, start, at_rest=False))
-            placed = place(centers, rotation, shift)
-            values = [look.value(data, transfer * project(placed, amplitudes, widths, look.grid))
-                      for look, (data, transfer) in zip(looks, seen)]
-        by_output = [tf.reshape(tape.gradient(value, u), [-1, model.copies, model.deformation.outputs]) for value in values]
-        pose = by_pose(*seen[0], rotation, shift, mixture) if posed else ()
-        return tf.concat([*by_output, given], 2), values[0], *pose
-    return gradients
+            tape.watch(outputs)
+            mixture = model.symmetry.assemble(model.deformation.apply(outputs, start))
+            values = [level.log_likelihood(mixture, images) for level, images in zip(self._levels, observed)]
+        shape = [-1, model.copies, model.deformation.n_outputs]
+        by_output = [tf.reshape(tape.gradient(value, outputs), shape) for value in values]
+        pose = Quadratic(*2 * [tf.zeros([tf.shape(batch.images)[0], 0])])
+        if self._with_pose:
+            pose = self._levels[0].pose_derivatives(mixture, observed[0])
+        return GradientTerms(tf.concat([*by_output, batch.z], 2), values[0], *pose)
 
 
-def compute_features(path, items, given, agreement, model, devices, batch_size=64):
-    """Write the features of all items to `path` (.npy, float32 [n_items, gradients + given_dim]); an existing complete file is kept.
+class EncoderInput(NamedTuple):
+    """What is known of the particles before a stage.
+
+    Attributes
+    ----------
+    features : RowFile [n_views, F].
+    agreement : [n], of the neutral model, or of what the earlier stages found.
+    pose : Quadratic, derivatives of that by a change of pose ([n, 0] where poses are taken as exact).
+    """
+
+    features: Any
+    agreement: np.ndarray
+    pose: Quadratic
+
+
+def compute_gradients(path: str, views: Views, z_earlier: np.ndarray, gradients: BatchFunction,
+                      devices: Devices) -> EncoderInput:
+    """Write the features of all views to `path` (.npy, float32 [n_views, F]); an existing complete file is
+    kept.
 
     All devices compute, the chief writes, and the others read its files when it has finished.
 
     Parameters
     ----------
-    given : float32 [n_items, given_dim], latent points of the earlier stages.
-
-    Returns
-    -------
-    features (Rows), agreement before this stage [n] of every particle (of the neutral model in a first one), its slope [n, 5] and curvature
-    [n, 5, 5] by a change of pose ([n, 0] where poses are taken as exact).
+    z_earlier : float32 [n_views, n_earlier], latent points of the earlier stages.
+    gradients : BatchFunction of `Gradients`.
     """
     values_path = _values(path)
     if not devices.ask(devices.is_chief and os.path.exists(values_path))[0]:
-        gradients = devices.compiled(gradient_function(agreement, model, bool(model.settings.get("at_rest"))))
-        count = len(items.particles)
-        batches = prefetched(items, np.arange(count), batch_size, given, devices.own)
-        results = (gradients(len(chosen), *batch) for chosen, batch in progress(batches, -(-count // batch_size), "gradients"))
+        count = len(views.particles)
+        batches = prefetched(views, np.arange(count), BATCH_SIZE, devices, z=z_earlier)
+        results = (gradients(len(rows), batch)
+                   for rows, batch in progress(batches, -(-count // BATCH_SIZE), "gradients"))
         if devices.is_chief:
-            _write_features(path, values_path, results, (len(items), model.gradients + model.given_dim), items.particles.ids)
+            _write_features(path, results, len(views), views.particles.ids)
         else:
             for _ in results:
                 pass
         devices.ask(0)
     with np.load(values_path) as data:
-        return (Rows(path), *(data[name] for name in ("agreement", "slope", "curvature")))
+        return EncoderInput(RowFile(path), data["agreement"], Quadratic(data["slope"], data["curvature"]))
 
 
-def _values(path):
+def _values(path: str) -> str:
     """What is known of each particle beside its features in `path`."""
     return path[:-4] + "_neutral.npz"
 
 
-def ids_of(path):
-    """Ids of the particles whose features are in a file; None without one, or where a version made it that did not write them."""
+def ids_of(path: str) -> "np.ndarray | None":
+    """Ids of the particles whose features are in a file; None without one, or where a version made it that
+    did not write them."""
     if not os.path.exists(_values(path)):
         return None
     with np.load(_values(path)) as data:
         return data.get("ids")
 
 
-def _write_features(path, values_path, results, shape, ids):
-    """Stream gradients into `path`; the neutral agreements, written last, say that it is complete."""
-    kept: list[tuple] = []
+def _write_features(path: str, results: Iterable[GradientTerms], n_views: int, ids: np.ndarray) -> None:
+    """Stream gradients into `path`; the other values, written last, say that it is complete."""
+    strengths: list[np.ndarray] = []
+    values: list[tuple[np.ndarray, ...]] = []
     with rundir.whole_file(path) as file:
-        np.lib.format.write_array_header_1_0(file, dict(descr="<f4", fortran_order=False, shape=shape))
-        for gradient, *values in results:
-            file.write(gradient.numpy().tobytes())
-            strength = np.sqrt(np.square(gradient, dtype=float).sum((1, 2)))
-            kept.append((strength, *(value.numpy() for value in values)))
-        strength, agreement, *pose = (np.concatenate(part) for part in zip(*kept))
-        check_strength(ids, strength)
-        slope, curvature = pose or 2 * [np.zeros((len(agreement), 0), np.float32)]
-    write_arrays(values_path, agreement=agreement, slope=slope, curvature=curvature, ids=ids)
+        for terms in results:
+            if not values:
+                shape = (n_views, terms.features.shape[2])
+                np.lib.format.write_array_header_1_0(file,
+                                                     dict(descr="<f4", fortran_order=False, shape=shape))
+            file.write(terms.features.tobytes())
+            strengths.append(np.sqrt(np.square(terms.features, dtype=float).sum((1, 2))))
+            values.append(terms[1:])
+        check_strength(ids, np.concatenate(strengths))
+    agreement, slope, curvature = (np.concatenate(parts) for parts in zip(*values))
+    write_arrays(_values(path), agreement=agreement, slope=slope, curvature=curvature, ids=ids)
 
 
-def holds_others(path, given):
-    """Whether a file of features was made at other latent points of the earlier stages than `given` [n_items, given_dim]; False without
-    a file."""
-    if not given.shape[1] or not os.path.exists(path):
+def holds_others(path: str, z_earlier: np.ndarray) -> bool:
+    """Whether a file of features was made at other latent points of the earlier stages than these [n_views,
+    n_earlier]; False without a file."""
+    if not z_earlier.shape[1] or not os.path.exists(path):
         return False
-    asked = np.unique(np.linspace(0, len(given) - 1, ASKED).astype(int))
-    return not np.array_equal(Rows(path)[asked][:, -given.shape[1]:], given[asked])
+    rows = np.unique(np.linspace(0, len(z_earlier) - 1, ROWS_COMPARED).astype(int))
+    return not np.array_equal(RowFile(path)[rows][:, -z_earlier.shape[1]:], z_earlier[rows])
 
 
-def column_statistics(features, rows, chunk=1024):
-    """Mean and standard deviation [F] of the features of the given rows, streamed; a constant column gets deviation 1."""
+def column_statistics(features: Any, rows: np.ndarray, chunk: int = 1024) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation [F] of the features of the given rows, streamed; a constant column gets
+    deviation 1."""
     rows = np.sort(rows)
     total, square = np.zeros(features.shape[1]), np.zeros(features.shape[1])
     for i in range(0, len(rows), chunk):
-        part = features[rows[i:i + chunk]].astype(np.float64)
-        total, square = total + part.sum(0), square + (part**2).sum(0)
+        values = features[rows[i:i + chunk]].astype(np.float64)
+        total, square = total + values.sum(0), square + (values**2).sum(0)
     mean = total / len(rows)
     deviation = np.sqrt(np.maximum(square / len(rows) - mean**2, 0))
     return mean.astype(np.float32), np.where(deviation > 1e-12, deviation, 1.0).astype(np.float32)
