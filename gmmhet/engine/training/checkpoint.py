@@ -1,34 +1,33 @@
-"""Checkpoints: everything a killed run needs to go on to the same end, in one npz that is replaced in one step."""
+"""Checkpoints: everything a killed run needs to go on to the same end, in one npz that is replaced in one
+step."""
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from gmmhet.engine.io.arrays import write_arrays
-from gmmhet.engine.model.saved import assign
 
 CHECKPOINT = "checkpoint.npz"
+#: between the name of a group and that of an array in it
+SEPARATOR = "/"
+
+Groups = Mapping[str, Mapping[str, np.ndarray]]
 
 
-def save_checkpoint(path, groups, state):
-    """Write groups of arrays and a JSON-ready state.
-
-    groups : dict name -> list of arrays or variables.
-    """
-    arrays = {"%s_%05d" % (name, i): np.asarray(value) for name, values in groups.items() for i, value in enumerate(values)}
+def save_checkpoint(path: str, groups: Groups, state: dict[str, Any]) -> None:
+    """Write groups of named arrays and a JSON-ready state."""
+    arrays = {group + SEPARATOR + name: np.asarray(values) for group, named in groups.items()
+              for name, values in named.items()}
     write_arrays(path, state=np.array(json.dumps(state)), **arrays)
 
 
-def load_checkpoint(path, targets):
-    """Set the variables of `targets` (dict name -> list of variables, or None to return the arrays) from a checkpoint.
-
-    Returns
-    -------
-    state, arrays of the groups whose target is None.
-    """
+def load_checkpoint(path: str) -> "tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]":
+    """What `save_checkpoint` wrote: groups that held any array, and the state."""
+    groups: dict[str, dict[str, np.ndarray]] = {}
     with np.load(path) as data:
-        groups = {name: [data[k] for k in sorted(data.files) if k.startswith(name + "_")] for name in targets}
-        state = json.loads(str(data["state"]))
-    for name, variables in targets.items():
-        if variables is not None:
-            assign(variables, groups[name])
-    return state, {name: groups[name] for name, variables in targets.items() if variables is None}
+        for key in data.files:
+            if SEPARATOR in key:
+                group, name = key.split(SEPARATOR, 1)
+                groups.setdefault(group, {})[name] = data[key]
+        return groups, json.loads(str(data["state"]))
