@@ -1,19 +1,21 @@
-"""A decoder whose answer is known: two domains of Gaussians, each sliding along its own axis with its own latent coordinate."""
+"""A decoder whose answer is known: two domains of Gaussians, each sliding along its own axis with its own
+latent coordinate."""
 import json
 import os
-from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 
 from gmmhet.engine import rundir
 from gmmhet.engine.gmm.mixture import Mixture
+from gmmhet.engine.latents import Latents
 
 AMPLITUDE_STEP = 0.1    # relative change of the first domain's amplitudes per unit of z[2]
 
 
 class SlidingDomains:
-    """First domain (20 Gaussians at x = -30 Å) moves 3 Å along y per unit of z[0]; the second (20, at x = +30 Å) 2 Å along z per unit
-    of z[1]; a unit of z[2] raises the first domain's amplitudes by a tenth."""
+    """First domain (20 Gaussians at x = -30 Å) moves 3 Å along y per unit of z[0]; the second (20, at x = +30
+    Å) 2 Å along z per unit of z[1]; a unit of z[2] raises the first domain's amplitudes by a tenth."""
 
     latent_dim, box, pixel_size, symmetry = 3, 24, 5.0, "c1"
 
@@ -35,19 +37,27 @@ class SlidingDomains:
         return self.slope
 
 
+class TwoStates(NamedTuple):
+    """Latents of n particles, and which of them are in the rarer state, bool [n]."""
+
+    latents: Latents
+    rare: np.ndarray
+
+
 def two_states(n=400, seed=0):
-    """Latents of n particles, three in four at z[0] = -2 and the others at z[0] = +2; ids from 101 in reverse order."""
+    """Three in four of n particles at z[0] = -2 and the others at z[0] = +2; ids from 101 in reverse
+    order."""
     rng = np.random.default_rng(seed)
     z = rng.normal(0, (0.3, 0.6, 0.05), (n, 3))
-    state = np.arange(n) % 4 == 0
-    z[:, 0] += np.where(state, 2.0, -2.0)
-    return SimpleNamespace(id=np.arange(100 + n, 100, -1), copy=np.zeros(n, int), z=z, state=state)
+    rare = np.arange(n) % 4 == 0
+    z[:, 0] += np.where(rare, 2.0, -2.0)
+    return TwoStates(Latents(np.arange(100 + n, 100, -1), np.zeros(n, int), z), rare)
 
 
 def write_train_run(folder, latents):
     """A folder with what a finished train run leaves and `analyze` reads, but for the networks."""
     os.makedirs(os.path.join(folder, rundir.MODEL))
-    np.savez(os.path.join(folder, rundir.LATENTS), id=latents.id, copy=latents.copy, z=latents.z)
+    latents.save(folder)
     for name, text in ((rundir.HISTORY, "epoch\n"), (rundir.SUMMARY, json.dumps({"epochs": 1}))):
         with open(os.path.join(folder, name), "w") as f:
             f.write(text)

@@ -1,4 +1,4 @@
-"""How the engine's tests run the command line."""
+"""How the engine's tests run the command line, and read what it leaves."""
 import csv
 import json
 import os
@@ -11,8 +11,9 @@ import pytest
 
 from gmmhet.engine import rundir
 from gmmhet.engine.cli import main
-from gmmhet.engine.training.column_schedule import LEAD
+from gmmhet.engine.latents import Latents
 from gmmhet.engine.training.early_stopping import SURE
+from gmmhet.engine.training.parameter_schedule import ParameterSchedule
 
 #: a train run whose quality does not matter
 QUICK = dict(epochs=2, latent_steps=1, latent_dim=2)
@@ -26,16 +27,26 @@ def gmmhet(*arguments):
 
 def gmmhet_process(*arguments, **options):
     """Start the command line in its own process."""
-    environment = dict(os.environ, PYTHONPATH=ROOT, TF_CPP_MIN_LOG_LEVEL="3")
-    return subprocess.Popen([sys.executable, "-m", "gmmhet.engine.cli", *map(str, arguments)], env=environment, text=True,
+    environment, command = dict(os.environ, PYTHONPATH=ROOT, TF_CPP_MIN_LOG_LEVEL="3"), [sys.executable, "-m"]
+    return subprocess.Popen([*command, "gmmhet.engine.cli", *map(str, arguments)], env=environment, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
+
+
+def loaded_by(module):
+    """Top-level names of the packages that come along when a module is imported in a fresh interpreter."""
+    code = "import sys, %s; print(*{name.split('.')[0] for name in sys.modules})" % module
+    done = subprocess.run([sys.executable, "-c", code], env=dict(os.environ, PYTHONPATH=ROOT), check=True,
+                          capture_output=True, text=True)
+    return done.stdout.split()
 
 
 def simulated(folder, kind, n, snr, **flags):
     """A set of 32 px particles and the model fitted to its map: two folders."""
     extra = [word for name, value in flags.items() for word in ("--" + name.replace("_", "-"), value)]
-    assert gmmhet("simulate", "--out", folder / "set", "--kind", kind, "--n", n, "--box", 32, "--pixel-size", 6, "--snr", snr, *extra) == 0
-    assert gmmhet("fit", "--out", folder / "fit", "--map", folder / "set" / "map.mrc", "--n-gaussians", 80, "--steps", 120) == 0
+    assert gmmhet("simulate", "--out", folder / "set", "--kind", kind, "--n", n, "--box", 32,
+                  "--pixel-size", 6, "--snr", snr, *extra) == 0
+    assert gmmhet("fit", "--out", folder / "fit", "--map", folder / "set" / "map.mrc", "--n-gaussians", 80,
+                  "--steps", 120) == 0
     return folder
 
 
@@ -45,12 +56,36 @@ def training(folder, **flags):
     return ["--particles", folder / "set" / "particles.star", "--gmm", folder / "fit", *extra]
 
 
-def assert_best_epoch_was_kept(run, epochs):
-    """Of a train run of so many epochs: the last of the second part than which none was surely better, or that of the first part."""
-    opened, found = round(LEAD[1] * epochs), json.loads((run / rundir.SUMMARY).read_text())
-    said = re.search(r"epoch (\d+), the best so far, gains (\S+) by the tighter bound", (run / rundir.LOG).read_text())
+def summary(run):
+    """summary.json of a run."""
+    return json.loads((run / rundir.SUMMARY).read_text())
+
+
+def history(run):
+    """Rows of a train run's history.csv, by the names of its columns."""
     with open(run / rundir.HISTORY, newline="") as file:
-        later = [row for row in csv.DictReader(file) if int(row["epoch"]) > opened]
+        return list(csv.DictReader(file))
+
+
+def latents(run):
+    """Latent points of a train run."""
+    return Latents.load(str(run))
+
+
+def same_latents(first, second):
+    """The share of the spread of z by which two train runs of the same particles differ."""
+    one, other = latents(first), latents(second)
+    np.testing.assert_array_equal(one.ids, other.ids)
+    np.testing.assert_array_equal(one.held_out, other.held_out)
+    return np.abs(one.z - other.z).max() / one.z.std()
+
+
+def assert_best_epoch_was_kept(run, epochs):
+    """Of a train run of so many epochs: the last of the second part than which none was surely better, or
+    that of the first part."""
+    opened, found, log = ParameterSchedule(epochs).all_open, summary(run), (run / rundir.LOG).read_text()
+    said = re.search(r"epoch (\d+), the best so far, gains (\S+) by the tighter bound", log)
+    later = [row for row in history(run) if int(row["epoch"]) > opened]
     peak = [float(said[2])] + [float(row["held_out_gain"]) for row in later]
     for i, row in enumerate(later):
         assert np.sign(float(row["behind_best"])) == np.sign(max(peak[:i + 1]) - peak[i + 1])
@@ -60,4 +95,5 @@ def assert_best_epoch_was_kept(run, epochs):
         assert found["best_epoch"] == int(fair[-1]["epoch"])
         assert found["held_out_gain"] == pytest.approx(float(fair[-1]["held_out_gain"]))
     else:
-        assert found["best_epoch"] == int(said[1]) and found["held_out_gain"] == pytest.approx(peak[0], rel=1e-3)      # as logged
+        assert found["best_epoch"] == int(said[1])
+        assert found["held_out_gain"] == pytest.approx(peak[0], rel=1e-3)      # as logged

@@ -27,3 +27,11 @@ def small_run(small):
     """A model trained on `small` for two epochs: the run's folder."""
     assert gmmhet("train", "--out", small / "train", *training(small, **QUICK)) == 0
     return small / "train"
+
+
+@pytest.fixture(scope="session")
+def paused_run(small):
+    """The same training, paused after its first epoch: the run's folder, of which a copy can be resumed."""
+    flags = [*training(small, **QUICK), "--pause-after-epoch", 1]
+    assert gmmhet("train", "--out", small / "paused", *flags) == 0
+    return small / "paused"

@@ -1,8 +1,10 @@
-"""The whole chain on 200 particles gives what it gave before: latent points, weights, histories and summaries.
+"""The whole chain on 200 particles gives what it gave before: latent points, weights, histories and
+summaries.
 
-The reference was made by `python tests/engine/test_guard.py --write` before the engine was taken apart and put together anew, and is to
-be made again only by a change that is meant to change results. Rounding differs between machines and numbers of threads: with one
-thread less and another set of instructions, latent points differed by 7e-4 of their spread and summaries by 2e-4.
+The reference was made by `python tests/engine/test_guard.py --write` before the engine was taken apart and
+put together anew, and is to be made again only by a change that is meant to change results. Rounding differs
+between machines and numbers of threads: with one thread less and another set of instructions, latent points
+differed by 7e-4 of their spread and summaries by 2e-4.
 """
 import csv
 import json
@@ -26,13 +28,17 @@ UNCOMPARED = {"seconds", "evidence_of_landscape_alone", "behind_best"}
 def chain(folder):
     """Run the stages in a folder, each in a process of its own; the folder."""
     root = os.path.dirname(os.path.dirname(HERE))
-    environment = dict(os.environ, PYTHONPATH=root, TF_CPP_MIN_LOG_LEVEL="3", OMP_NUM_THREADS="1", TF_NUM_INTRAOP_THREADS="1")
+    environment = dict(os.environ, PYTHONPATH=root, TF_CPP_MIN_LOG_LEVEL="3", OMP_NUM_THREADS="1",
+                       TF_NUM_INTRAOP_THREADS="1")
     for stage, *flags in (
-            ["simulate", "--kind", "mixed", "--n", "200", "--box", "32", "--pixel-size", "6", "--snr", "0.3", "--out", "set"],
+            ["simulate", "--kind", "mixed", "--n", "200", "--box", "32", "--pixel-size", "6", "--snr", "0.3",
+             "--out", "set"],
             ["fit", "--map", "set/map.mrc", "--n-gaussians", "80", "--steps", "60", "--out", "fit"],
-            ["train", "--particles", "set/particles.star", "--gmm", "fit", "--epochs", "3", "--latent-dim", "2", "--out", "train"],
+            ["train", "--particles", "set/particles.star", "--gmm", "fit", "--epochs", "3", "--latent-dim",
+             "2", "--out", "train"],
             ["analyze", "--model", "train", "--clusters", "3", "--points", "3", "--out", "analyze"]):
-        done = subprocess.run([sys.executable, "-W", "ignore", "-m", "gmmhet.engine.cli", stage, *flags, *COMMON], cwd=folder,
+        done = subprocess.run([sys.executable, "-W", "ignore", "-m", "gmmhet.engine.cli", stage, *flags,
+                               *COMMON], cwd=folder,
                               env=environment, check=False, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     return folder
@@ -41,7 +47,8 @@ def chain(folder):
 def numbers(value, path=""):
     """Every number of a JSON value by its path."""
     if isinstance(value, dict):
-        return {k: v for name, part in value.items() if name not in UNCOMPARED for k, v in numbers(part, path + "/" + name).items()}
+        return {k: v for name, part in value.items() if name not in UNCOMPARED
+                for k, v in numbers(part, path + "/" + name).items()}
     if isinstance(value, list):
         return {k: v for i, part in enumerate(value) for k, v in numbers(part, "%s/%d" % (path, i)).items()}
     return {path: float(value)} if isinstance(value, (int, float)) else {}
@@ -52,18 +59,22 @@ def measured(folder):
     def place(*names):
         return os.path.join(folder, *names)
     arrays, figures = {}, {}
-    for name, wanted in (("train/latents.npz", ("id", "z", "z_std", "evidence", "neutral_evidence", "pose_change", "held_out")),
+    for name, wanted in (("train/latents.npz",
+                          ("id", "z", "z_std", "evidence", "neutral_evidence", "pose_change", "held_out")),
                          ("analyze/embedding.npz", ("label", "probability"))):
         with np.load(place(name)) as data:
             arrays.update({name + ":" + key: np.asarray(data[key], float).tolist() for key in wanted})
-    with np.load(place("train", "model", "weights.npz")) as data:      # the axes of the encoder's input have no sign: sizes alone
-        sizes = sorted((list(data[key].shape), float(np.sqrt(np.mean(np.square(data[key], dtype=float))))) for key in data.files
+    with np.load(place("train", "model",
+                       "weights.npz")) as data:    # the axes of the encoder's input have no sign: sizes alone
+        sizes = sorted((list(data[key].shape), float(np.sqrt(np.mean(np.square(data[key], dtype=float)))))
+                       for key in data.files
                        if data[key].dtype.kind == "f" and data[key].size)
     arrays["weights: rms"] = [rms for _, rms in sizes]
     figures.update({"weights %d: %s" % (i, shape): 1.0 for i, (shape, _) in enumerate(sizes)})
     with open(place("train", "history.csv"), encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            figures.update({"history %s/%s" % (row["epoch"], key): float(v) for key, v in row.items() if key not in UNCOMPARED})
+            figures.update({"history %s/%s" % (row["epoch"], key): float(v)
+                            for key, v in row.items() if key not in UNCOMPARED})
     for stage in ("set", "fit", "train", "analyze"):
         with open(place(stage, "summary.json"), encoding="utf-8") as file:
             figures.update({stage + key: value for key, value in numbers(json.load(file)).items()})
@@ -90,5 +101,6 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as made:
         result = measured(chain(made))
     with open(REFERENCE, "w", encoding="utf-8") as reference:
-        json.dump(json.loads(json.dumps(result), parse_float=lambda text: float("%.7g" % float(text))), reference)
+        json.dump(json.loads(json.dumps(result), parse_float=lambda text: float("%.7g" % float(text))),
+                  reference)
         reference.write("\n")

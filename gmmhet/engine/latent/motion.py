@@ -1,112 +1,112 @@
 """What a step in latent space does to the molecule: decoded models, displacements, and ChimeraX arrows."""
+from typing import List, NamedTuple
+
 import numpy as np
 
-from gmmhet.engine.gmm.mixture import Mixture
+from gmmhet.engine.gmm.mixture import Decoder, Mixture, Path
 
-SMALLEST_ARROW = 0.1    # of the longest displacement; shorter ones are not drawn
+#: displacements shorter than this part of the longest, or than this many Å, are not drawn
+LEAST_ARROW, LEAST_ARROW_ANGST = 0.1, 1e-3
+#: radii of an arrow's shaft and head, and the shaft's part of its length
 SHAFT_ANGST, HEAD_ANGST, SHAFT_FRACTION = 0.5, 1.0, 0.75
+#: red, green, blue of the shortest and the longest arrow
 SHORT_COLOUR, LONG_COLOUR = np.array([0.25, 0.45, 0.85]), np.array([0.85, 0.15, 0.10])
 
 #: most latent points at which motion is measured
-MOST_POINTS = 2000
+MOST_MOTION_POINTS = 2000
 #: most Gaussians whose displacements are compared
-MOST_GAUSSIANS = 1000
+MOST_FIELD_GAUSSIANS = 1000
 
 
-def decoded(model, z):
-    """The Gaussian models at latent points.
-
-    Parameters
-    ----------
-    model : TrainedModel
-    z : [B, D]
-
-    Returns
-    -------
-    list of B Mixture
-    """
+def decode_mixtures(model: Decoder, z: np.ndarray) -> List[Mixture]:
+    """The Gaussian models at latent points [B, D], with the chains of the neutral one: B mixtures."""
     centers, amplitudes, widths = model.decode(np.asarray(z, np.float32))
-    return [Mixture(np.asarray(c), np.asarray(a), np.asarray(w), model.neutral.labels) for c, a, w in zip(centers, amplitudes, widths)]
+    labels = model.neutral.labels
+    return [Mixture(np.asarray(c), np.asarray(a), np.asarray(w), labels)
+            for c, a, w in zip(centers, amplitudes, widths)]
 
 
-def rms_motion(start, end):
+def rms_displacement(start: Mixture, end: Mixture) -> float:
     """Root mean square distance (Å) between the centres of two mixtures of N Gaussians, all counted alike."""
     return float(np.sqrt(np.mean(np.sum((np.asarray(end.centers, float) - start.centers) ** 2, axis=1))))
 
 
-def relative_amplitude_change(start, end):
+def relative_amplitude_change(start: Mixture, end: Mixture) -> float:
     """Root mean square change of the amplitudes over their root mean square at `start`."""
     scale = np.sqrt(np.mean(np.square(start.amplitudes, dtype=float)))
     change = np.sqrt(np.mean(np.square(np.asarray(end.amplitudes, float) - start.amplitudes)))
     return float(change / scale) if scale > 0 else 0.0
 
 
-def write_bild(path, start, end, title=""):
+def write_bild(path: Path, start: np.ndarray, end: np.ndarray, title: str = "") -> int:
     """Arrows from one set of centres to another, for ChimeraX.
 
-    Displacements below a tenth of the longest are left out. The colour goes from blue (shortest) to red (longest). Coordinates are
-    Å from the box centre, as in the mmCIF files; a map drawn with them needs its origin moved there.
+    Displacements below a tenth of the longest are left out. The colour goes from blue (shortest) to red
+    (longest). Coordinates are Å from the box centre, as in the mmCIF files; a map drawn with them needs its
+    origin moved there.
 
     Parameters
     ----------
-    path : str
+    path : str.
     start, end : [N, 3], Å.
-    title : str
+    title : str.
 
     Returns
     -------
-    arrows : int, how many were drawn.
+    int, how many arrows were drawn.
     """
     start, end = np.asarray(start, float), np.asarray(end, float)
     length = np.linalg.norm(end - start, axis=1)
     longest = float(length.max(initial=0.0))
-    shown = np.flatnonzero((length >= SMALLEST_ARROW * longest) & (length > 1e-3))
+    drawn = np.flatnonzero((length >= LEAST_ARROW * longest) & (length > LEAST_ARROW_ANGST))
     with open(path, "w", encoding="utf-8") as f:
         f.write(".comment %s\n.comment %d of %d Gaussians; longest displacement %.2f angstrom\n" % (
-            title, len(shown), len(length), longest))
-        for row in shown:
+            title, len(drawn), len(length), longest))
+        for row in drawn:
             colour = SHORT_COLOUR + (LONG_COLOUR - SHORT_COLOUR) * length[row] / longest
             f.write(".color %.3f %.3f %.3f\n" % tuple(colour))
             f.write(".arrow %.3f %.3f %.3f %.3f %.3f %.3f %.2f %.2f %.2f\n" % (
                 *start[row], *end[row], SHAFT_ANGST, HEAD_ANGST, SHAFT_FRACTION))
-    return len(shown)
+    return len(drawn)
 
 
-def evenly(count, most):
+def evenly_spaced_rows(count: int, most: int) -> np.ndarray:
     """At most `most` of `count` rows, evenly spaced."""
     return np.linspace(0, count - 1, min(most, count)).astype(int)
 
 
-def spread_motion(model, z, batch_size=100):
-    """How far the particles' models lie from their mean: of the Gaussians that may vary, over a sample of latent points.
+class MotionRms(NamedTuple):
+    """How far decoded models lie apart: of centres in Å, of amplitudes relative to their root mean square."""
 
-    From their mean and not from the neutral model, because a shift that all particles share is no heterogeneity.
+    motion_angst: float
+    amplitude: float
 
-    Parameters
-    ----------
-    model : HeterogeneityModel.
-    z : [n, D]
 
-    Returns
-    -------
-    motion_rms_angst : float.
-    amplitude_rms : float, relative to the root mean square amplitude.
+def motion_rms(model: Decoder, z: np.ndarray, batch_size: int = 100) -> MotionRms:
+    """How far the particles' models lie from their mean: rms over the Gaussians that may vary and a sample of
+    latent points [n, D].
+
+    ``sqrt( mean_i |c_i(z) - mean_z c_i|^2 )``: from their mean and not from the neutral model, because a
+    shift that all particles share is no heterogeneity.
     """
-    chosen = np.asarray(z, np.float32)[evenly(len(z), MOST_POINTS)]
-    total, square = [0.0, 0.0], [0.0, 0.0]
-    for i in range(0, len(chosen), batch_size):
-        decoded = model.decode(chosen[i:i + batch_size])[:2]
-        for k, part in enumerate(decoded):
-            part = np.asarray(part, float)[:, model.free]
-            total[k], square[k] = total[k] + part.sum(0), square[k] + (part**2).sum(0)
-    moved, changed = (np.maximum(s / len(chosen) - (t / len(chosen)) ** 2, 0) for t, s in zip(total, square))
-    scale = np.mean(square[1]) / len(chosen)
-    return float(np.sqrt(np.mean(moved.sum(-1)))), float(np.sqrt(np.mean(changed) / scale)) if scale > 0 else 0.0
+    sample = np.asarray(z, np.float32)[evenly_spaced_rows(len(z), MOST_MOTION_POINTS)]
+    sums, squares = [0.0, 0.0], [0.0, 0.0]      # of centres [N, 3], of amplitudes [N]
+    for i in range(0, len(sample), batch_size):
+        for k, values in enumerate(model.decode(sample[i:i + batch_size])[:2]):
+            values = np.asarray(values, float)[:, model.free]
+            sums[k], squares[k] = sums[k] + values.sum(0), squares[k] + (values**2).sum(0)
+    n = len(sample)
+    motion, change = (np.maximum(square / n - (total / n) ** 2, 0) for total, square in zip(sums, squares))
+    scale = np.mean(squares[1]) / n
+    amplitude = float(np.sqrt(np.mean(change) / scale)) if scale > 0 else 0.0
+    return MotionRms(float(np.sqrt(np.mean(motion.sum(-1)))), amplitude)
 
 
-def field(model, z, moves, batch_size=100):
-    """What is decoded of a sample of the Gaussians that may vary, [n, K]: their positions (Å) where something `moves`, else amplitudes."""
+def displacement_field(model: Decoder, z: np.ndarray, moves: bool, batch_size: int = 100) -> np.ndarray:
+    """What is decoded of a sample of the Gaussians that may vary, float32 [n, K]: their positions (Å) where
+    something `moves`, else amplitudes."""
     free = np.flatnonzero(model.free)
-    free = free[evenly(len(free), MOST_GAUSSIANS)]
-    found = [np.asarray(model.decode(z[i:i + batch_size])[0 if moves else 1])[:, free] for i in range(0, len(z), batch_size)]
-    return np.concatenate(found).reshape(len(z), -1).astype(np.float32)
+    free = free[evenly_spaced_rows(len(free), MOST_FIELD_GAUSSIANS)]
+    batches = [z[i:i + batch_size] for i in range(0, len(z), batch_size)]
+    values = [np.asarray(model.decode(batch)[0 if moves else 1])[:, free] for batch in batches]
+    return np.asarray(np.concatenate(values).reshape(len(z), -1), np.float32)

@@ -1,12 +1,15 @@
-"""Straight lines through latent space, and the particles near them."""
+"""Straight lines through latent space."""
 import re
 from dataclasses import dataclass
+from typing import List, NoReturn, Optional, Tuple
 
 import numpy as np
 
 from gmmhet.engine.latent import LatentError
+from gmmhet.engine.latents import PrincipalAxes
 
-LOW_PERCENT, HIGH_PERCENT = 5.0, 95.0    # of the particles' coordinates: where a trajectory begins and ends
+#: percentiles of the particles' coordinates at which a trajectory begins and ends
+LOW_PERCENT, HIGH_PERCENT = 5.0, 95.0
 
 _PC = re.compile(r"pc(\d+)$")
 _BETWEEN = re.compile(r"from:?(\d+)-to:?(\d+)$")
@@ -18,10 +21,10 @@ _MOTIONS = re.compile(r"motion(\d+)([+-])motion(\d+)$")
 class Line:
     """A piece of a straight line in latent space: ``origin + t * vector`` for t from `low` to `high`.
 
-    Parameters
+    Attributes
     ----------
     name : str, without characters that trouble file names.
-    origin : [D]
+    origin : [D].
     vector : [D], unit length.
     low, high : float, in units of z.
     """
@@ -32,66 +35,27 @@ class Line:
     low: float
     high: float
 
-    def points(self, count):
+    def points(self, count: int) -> np.ndarray:
         """`count` equally spaced latent points from `low` to `high`: [count, D]."""
-        return self.origin + np.linspace(self.low, self.high, count)[:, None] * self.vector
+        return np.asarray(self.origin + np.linspace(self.low, self.high, count)[:, None] * self.vector)
 
 
-def nearest(z, point, k):
-    """Rows of the `k` latent points nearest to `point`, nearest first.
-
-    Parameters
-    ----------
-    z : [B, D]
-    point : [D]
-    k : int; all rows when there are fewer.
-
-    Returns
-    -------
-    rows : [min(k, B)] int64
-    """
-    distance = np.linalg.norm(np.asarray(z, float) - np.asarray(point, float), axis=1)
-    k = min(k, len(distance))
-    rows = np.argpartition(distance, k - 1)[:k]
-    return rows[np.lexsort((rows, distance[rows]))]
-
-
-def nearest_particles(z, ids, point, k):
-    """Rows of the `k` different particles nearest to `point`, nearest first.
-
-    A particle taken at several symmetry-related orientations has several rows with one id: its nearest counts.
-
-    Parameters
-    ----------
-    z : [B, D]
-    ids : [B]
-    point : [D]
-    k : int
-
-    Returns
-    -------
-    rows : [min(k, number of particles)]
-    """
-    copies = max(1, -(-len(ids) // len(np.unique(ids))))
-    rows = nearest(z, point, k * copies)
-    _, first = np.unique(np.asarray(ids)[rows], return_index=True)
-    return rows[np.sort(first)][:k]
-
-
-def along(z, origin, vector, metric=None):
+def along(z: np.ndarray, origin: np.ndarray, vector: np.ndarray,
+          metric: Optional[np.ndarray] = None) -> Tuple[np.ndarray, np.ndarray]:
     """Coordinate of latent points along a line, and their distance from it.
 
     Parameters
     ----------
-    z : [B, D]
-    origin : [D]
+    z : [n, D].
+    origin : [D].
     vector : [D], any length; the coordinate is in units of it.
-    metric : [D, D] or None, measures angles and distances (None: Euclidean). With the inverse covariance of the points the
-        spread of the coordinate is the reach of the cloud in this direction, also where the direction is no principal axis.
+    metric : [D, D] or None, measures angles and distances (None: Euclidean). With the inverse covariance of
+        the points the spread of the coordinate is the reach of the cloud in this direction, also where the
+        direction is no principal axis.
 
     Returns
     -------
-    t, distance : [B]
+    t, distance : [n].
     """
     offset, vector = np.asarray(z, float) - origin, np.asarray(vector, float)
     metric = np.eye(len(vector)) if metric is None else metric
@@ -100,26 +64,21 @@ def along(z, origin, vector, metric=None):
     return t, np.sqrt(np.maximum(np.einsum("bi,ij,bj->b", off, metric, off), 0.0))
 
 
-def covariance(z):
+def covariance(z: np.ndarray) -> np.ndarray:
     """Covariance [D, D] of latent points, with the small floor that keeps it invertible."""
-    z = np.asarray(z, float)
-    spread = np.atleast_2d(np.cov(z, rowvar=False))
-    return spread + max(1e-6 * np.trace(spread) / len(spread), 1e-20) * np.eye(len(spread))
+    c = np.atleast_2d(np.cov(np.asarray(z, float), rowvar=False))
+    return np.asarray(c + max(1e-6 * np.trace(c) / len(c), 1e-20) * np.eye(len(c)))
 
 
-def line_through(name, z, origin, vector):
+def line_through(name: str, z: np.ndarray, origin: np.ndarray, vector: np.ndarray) -> Line:
     """The line from the 5th to the 95th percentile of the particles' coordinates along `vector`.
 
     Parameters
     ----------
-    name : str
-    z : [B, D], the particles.
-    origin : [D]
+    name : str.
+    z : [n, D], the particles.
+    origin : [D].
     vector : [D], any length above zero.
-
-    Returns
-    -------
-    Line
     """
     unit = np.asarray(vector, float) / np.linalg.norm(vector)
     t, _ = along(z, origin, unit, np.linalg.inv(covariance(z)))
@@ -127,8 +86,14 @@ def line_through(name, z, origin, vector):
     return Line(name, np.asarray(origin, float), unit, float(low), float(high))
 
 
-def line_between(name, start, end):
-    """The line from one latent point to another, which must differ."""
+def line_between(name: str, start: np.ndarray, end: np.ndarray) -> Line:
+    """The line from one latent point [D] to another.
+
+    Raises
+    ------
+    LatentError
+        when they are the same.
+    """
     span = np.asarray(end, float) - start
     length = float(np.linalg.norm(span))
     if length == 0:
@@ -136,58 +101,88 @@ def line_between(name, start, end):
     return Line(name, np.asarray(start, float), span / length, 0.0, length)
 
 
-def known_lines(dimension, clusters, motions):
-    """A sentence part naming the lines that can be asked for."""
-    def counted(stem, count):
+@dataclass(frozen=True)
+class NamedLines:
+    """The lines of a landscape that can be asked for by name: pc1, from:1-to:3, motion1, motion1+motion2 or
+    motion1-motion2.
+
+    Attributes
+    ----------
+    z : [n, D], the particles.
+    axes : PrincipalAxes.
+    centers : [K, D], cluster centres.
+    motions : [M, D], localised directions, each one standard deviation of the particles long; empty without a
+        region.
+    """
+
+    z: np.ndarray
+    axes: PrincipalAxes
+    centers: np.ndarray
+    motions: np.ndarray
+
+    def line(self, word: str) -> Line:
+        """The line called `word`.
+
+        Raises
+        ------
+        LatentError
+            for an unknown name, with the known ones, and where a line would have no length.
+        """
+        name = word.replace(":", "")
+        if match := _PC.match(word):
+            return line_through(name, self.z, self.axes.mean, self._pick(word, match[1], self.axes.vectors))
+        if match := _BETWEEN.match(word):
+            start, end = (self._pick(word, number, self.centers) for number in match.groups())
+            return line_between(name, start, end)
+        if match := _MOTION.match(word):
+            return self._along(name, self._pick(word, match[1], self.motions))
+        if match := _MOTIONS.match(word):
+            first, second = (self._pick(word, number, self.motions) for number in (match[1], match[3]))
+            if match[1] == match[3]:
+                raise LatentError("--line %s: a sum or difference takes two different motions" % word)
+            return self._along(name, first + second if match[2] == "+" else first - second)
+        self._refuse(word)
+
+    def described(self, lines: List[Line]) -> List[Line]:
+        """The given lines, all principal axes and all localised motions, each once."""
+        by_name = {line.name: line for line in lines}
+        for i, vector in enumerate(self.axes.vectors):
+            name = "pc%d" % (i + 1)
+            by_name.setdefault(name, line_through(name, self.z, self.axes.mean, vector))
+        for i, vector in enumerate(self.motions):
+            name = "motion%d" % (i + 1)
+            by_name.setdefault(name, self._along(name, vector))
+        return list(by_name.values())
+
+    def _along(self, name: str, vector: np.ndarray) -> Line:
+        """The line along a vector through the origin of the latent space."""
+        return line_through(name, self.z, np.zeros(self.z.shape[1]), vector)
+
+    def _pick(self, word: str, number: str, rows: np.ndarray) -> np.ndarray:
+        """Row `number` (from 1)."""
+        if not 1 <= int(number) <= len(rows):
+            self._refuse(word)
+        return np.asarray(rows[int(number) - 1])
+
+    def _refuse(self, word: str) -> NoReturn:
+        raise LatentError("--line: unknown line '%s'; %s" % (
+            word, known_lines(self.z.shape[1], len(self.centers), len(self.motions))))
+
+
+def known_lines(dimension: int, clusters: int, motions: int) -> str:
+    """The part of a message that names the lines that can be asked for."""
+    def numbered(stem: str, count: int) -> str:
         return stem + "1" if count == 1 else "%s1 to %s%d" % (stem, stem, count)
-    known = [counted("pc", dimension)]
-    known.append("from:A-to:B for clusters A, B of 1 to %d" % clusters if clusters > 1 else "no from:A-to:B (fewer than two clusters)")
-    known.append(counted("motion", motions) + ", their sums motion1+motion2 and differences motion1-motion2" if motions
+    known = [numbered("pc", dimension)]
+    known.append("from:A-to:B for clusters A, B of 1 to %d" % clusters if clusters > 1
+                 else "no from:A-to:B (fewer than two clusters)")
+    known.append(numbered("motion", motions) + ", their sums motion1+motion2 and differences "
+                                               "motion1-motion2" if motions
                  else "no motion1, ... (they need --motion-region)")
     return "known: " + "; ".join(known)
 
 
-def named_line(word, z, axes, centers, motions):
-    """The line called `word`: pc1, from:1-to:3, motion1, motion1+motion2 or motion1-motion2.
-
-    Parameters
-    ----------
-    word : str
-    z : [B, D], the particles.
-    axes : PrincipalAxes
-    centers : [C, D], cluster centres.
-    motions : [M, D], localised directions, each one standard deviation of the particles long; empty without a region.
-
-    Returns
-    -------
-    Line
-
-    Raises
-    ------
-    LatentError
-        for an unknown name, with the known ones.
-    """
-    def pick(number, rows):
-        if not 1 <= int(number) <= len(rows):
-            raise LatentError("--line: unknown line '%s'; %s" % (word, known_lines(z.shape[1], len(centers), len(motions))))
-        return rows[int(number) - 1]
-
-    name, zero = word.replace(":", ""), np.zeros(z.shape[1])
-    if match := _PC.match(word):
-        return line_through(name, z, axes.mean, pick(match[1], axes.vectors))
-    if match := _BETWEEN.match(word):
-        return line_between(name, pick(match[1], centers), pick(match[2], centers))
-    if match := _MOTION.match(word):
-        return line_through(name, z, zero, pick(match[1], motions))
-    if match := _MOTIONS.match(word):
-        first, second = pick(match[1], motions), pick(match[3], motions)
-        if match[1] == match[3]:
-            raise LatentError("--line %s: a sum or difference takes two different motions" % word)
-        return line_through(name, z, zero, first + second if match[2] == "+" else first - second)
-    return pick(0, ())
-
-
-def asked_lines(text, dimension):
+def line_words(text: str, dimension: int) -> List[str]:
     """The words of ``--line`` in order, each once; pc1 and pc2 (where there are two) when it is empty."""
     words = [word.strip() for word in text.split(",") if word.strip()]
     return list(dict.fromkeys(words)) or ["pc1", "pc2"][:dimension]

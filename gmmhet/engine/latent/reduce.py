@@ -1,85 +1,84 @@
-"""Views of the latent points in few dimensions: principal axes and UMAP."""
+"""The latent points in the plane that is drawn: principal axes or UMAP."""
 from dataclasses import dataclass
+from typing import Optional, Tuple
 
 import numpy as np
 
+from gmmhet.engine.config import AnalyzeConfig
 from gmmhet.engine.latent import LatentError
+from gmmhet.engine.latents import PrincipalAxes, nearest_rows
+from gmmhet.engine.log import log
+
+#: latent points whose mean place in the UMAP plane stands for another latent point
+PLACING_NEIGHBOURS = 50
 
 
 @dataclass(frozen=True)
-class PrincipalAxes:
-    """Principal axes of latent points.
+class Plane:
+    """The plane that is drawn.
 
-    Parameters
+    Attributes
     ----------
-    mean : [D], the middle of the points.
-    vectors : [K, D], unit vectors, most variance first; the largest component of each is positive.
-    explained : [K], fraction of the variance along each; zeros when all points coincide.
+    xy : [n, 2], the latent points in it.
+    axis_labels : names of its two axes.
+    axes : PrincipalAxes, where it is that of the first two; None for UMAP.
+    z : [n, D], the latent points.
     """
 
-    mean: np.ndarray
-    vectors: np.ndarray
-    explained: np.ndarray
+    xy: np.ndarray
+    axis_labels: Tuple[str, str]
+    axes: Optional[PrincipalAxes]
+    z: np.ndarray
 
-    def coordinates(self, z, axes=2):
-        """Coordinates of `z` [B, D] on the first `axes` axes: [B, axes], zeros where there are fewer axes."""
-        found = (np.asarray(z, float) - self.mean) @ self.vectors[:axes].T
-        return np.pad(found, ((0, 0), (0, axes - found.shape[1])))
-
-
-def positive_largest(vectors):
-    """`vectors` [K, D], each with the sign that makes its largest component positive."""
-    largest = np.abs(vectors).argmax(axis=1)
-    signs = np.sign(vectors[np.arange(len(vectors)), largest])
-    return vectors * np.where(signs == 0, 1.0, signs)[:, None]
+    def place(self, points: np.ndarray) -> np.ndarray:
+        """Places [P, 2] of other latent points [P, D]: exact for principal axes, for UMAP the mean place of
+        the nearest latent points."""
+        if self.axes is not None:
+            return self.axes.coordinates(points)
+        rows = [nearest_rows(self.z, point, PLACING_NEIGHBOURS) for point in points]
+        return np.array([self.xy[near].mean(axis=0) for near in rows])
 
 
-def principal_axes(z):
-    """Principal component analysis of latent points.
-
-    Parameters
-    ----------
-    z : [B, D], at least two points.
-
-    Returns
-    -------
-    PrincipalAxes
+def check_neighbours(config: AnalyzeConfig, count: int) -> None:
+    """Refuse UMAP of `count` latent points with too many neighbours.
 
     Raises
     ------
     LatentError
-        for fewer points.
     """
-    from sklearn.decomposition import PCA
-    z = np.asarray(z, float)
-    if len(z) < 2:
-        raise LatentError("z must hold at least 2 points for principal axes, got %d" % len(z))
-    if not np.ptp(z, axis=0).any():
-        return PrincipalAxes(z.mean(axis=0), np.eye(z.shape[1]), np.zeros(z.shape[1]))
-    pca = PCA(svd_solver="full").fit(z)
-    return PrincipalAxes(pca.mean_, positive_largest(pca.components_), pca.explained_variance_ratio_)
+    if config.embedding == "umap" and count <= config.umap_neighbours:
+        raise LatentError("--umap-neighbours must be less than the number of particles (%d), got %d: lower "
+                          "it, or use --embedding pca"
+                          % (count, config.umap_neighbours))
 
 
-def umap_plane(z, neighbours, seed):
-    """UMAP of latent points in two dimensions. Slow: a fixed seed makes it single-threaded.
-
-    Parameters
-    ----------
-    z : [B, D]
-    neighbours : int, neighbours per particle, less than B.
-    seed : int
-
-    Returns
-    -------
-    xy : [B, 2] float32
+def embed(config: AnalyzeConfig, z: np.ndarray, axes: PrincipalAxes) -> Plane:
+    """The plane of ``--embedding`` for latent points [n, D]. UMAP is slow: a fixed seed makes it
+    single-threaded.
 
     Raises
     ------
     LatentError
         when there are too few points for so many neighbours.
     """
-    if len(z) <= neighbours:
-        raise LatentError("--umap-neighbours must be less than the number of particles (%d), got %d: lower it, or use --embedding pca"
-                          % (len(z), neighbours))
+    if config.embedding == "pca":
+        explained = [*axes.explained[:2], 0.0]
+        first, second = ("Principal axis %d of z  (%.1f %%)" % (i + 1, 100 * explained[i]) for i in range(2))
+        return Plane(axes.coordinates(z), (first, second), axes, z)
+    check_neighbours(config, len(z))
+    log.info("UMAP of %d points with seed %d: a fixed seed makes it single-threaded.", len(z), config.seed)
+    return Plane(umap_plane(z, config.umap_neighbours, config.seed), ("UMAP 1", "UMAP 2"), None, z)
+
+
+def umap_plane(z: np.ndarray, neighbours: int, seed: int) -> np.ndarray:
+    """UMAP (McInnes et al. 2018) of latent points [n, D] in two dimensions, float32 [n, 2].
+
+    Parameters
+    ----------
+    z : [n, D].
+    neighbours : int, neighbours per particle, less than n.
+    seed : int.
+    """
     import umap
-    return umap.UMAP(n_components=2, n_neighbors=neighbours, random_state=seed, n_jobs=1).fit_transform(np.asarray(z, np.float32))
+    reducer = umap.UMAP(n_components=2, n_neighbors=neighbours, random_state=seed, n_jobs=1)
+    return np.asarray(reducer.fit_transform(np.asarray(z, np.float32)))

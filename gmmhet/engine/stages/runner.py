@@ -1,6 +1,8 @@
-"""One function per stage: its parameters in, its run folder out. The work itself lives in each stage's own package."""
+"""Runs a stage: its parameters in, its run folder out. The work itself is in the stage's own module."""
 import contextlib
+import importlib
 import os
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -8,34 +10,15 @@ from threadpoolctl import threadpool_limits
 from gmmhet.engine import config as cfg
 from gmmhet.engine import rundir
 from gmmhet.engine.batching.devices import find_devices, this_process
-from gmmhet.engine.log import hold, log, log_to
+from gmmhet.engine.log import buffer_log, log, log_to
 
 
-def body(stage):
-    """The function ``(config, run)`` that does a stage's work; imported only when asked for."""
-    if stage in ("simulate", "score"):
-        from gmmhet.engine.stages import score, simulate
-        return {"simulate": simulate.simulate, "score": score.score}[stage]
-    if stage == "fit":
-        from gmmhet.engine.stages.fit import fit
-        return fit
-    if stage == "train":
-        from gmmhet.engine.stages.train import train
-        return train
-    if stage == "refine":
-        from gmmhet.engine.stages.refine import refine_stage
-        return refine_stage
-    if stage == "analyze":
-        from gmmhet.engine.stages.analyze import analyze
-        return analyze
-    if stage == "decode":
-        from gmmhet.engine.stages.decode import decode
-        return decode
-    from gmmhet.engine.stages.reconstruct import reconstruct_subset
-    return reconstruct_subset
+def stage_module(stage: str) -> Any:
+    """The module that does a stage's work, with `prepare` and `execute`; imported only when asked for."""
+    return importlib.import_module("gmmhet.engine.stages." + stage)
 
 
-def check(config):
+def check(config: Any) -> None:
     """Everything that can be said about the parameters alone.
 
     Raises
@@ -43,24 +26,27 @@ def check(config):
     ConfigError
         with one sentence per problem.
     """
-    found = cfg.lacking(config) + cfg.problems(config) + cfg.missing_files(config)
-    if found:
-        raise cfg.ConfigError("\n".join(found))
+    problems = cfg.missing_parameters(config) + cfg.problems(config) + cfg.missing_files(config)
+    if problems:
+        raise cfg.ConfigError("\n".join(problems))
 
 
-def run_stage(config):
+def run_stage(config: Any) -> rundir.RunDir:
     """Check, run and record one stage; returns its RunDir.
 
-    The folder keeps config.json (repeats the run), log.txt and, when the stage has finished, summary.json.
+    A stage is ``prepare(config) -> plan``, which reads, checks and may refuse, and ``execute(plan, run) ->
+    summary``, which does the work. Between the two the folder is made: it keeps config.json (repeats the
+    run), log.txt and, when the stage has finished, summary.json.
     """
     check(config)
+    module = stage_module(config.stage)
     process, processes = this_process() if config.stage == "train" else (0, 1)
     if processes > 1:       # all hosts meet first, so that the others notice when the chief refuses the run
         use_hardware(config)
         find_devices()
-    run = rundir.RunDir(config.out, config.resume, joins=process > 0)
-    if run.joins:
-        body(config.stage)(config, run)
+    run = rundir.RunDir(config.out, config.resume, is_worker=process > 0)
+    if run.is_worker:
+        module.execute(module.prepare(config), run)
         return run
     if config.resume:
         goes_further = run.check_same(config)
@@ -70,32 +56,37 @@ def run_stage(config):
     if processes == 1:
         use_hardware(config)
     np.random.seed(config.seed)
-    run.begin = lambda: _record(run, config)
-    hold()
+    buffer_log()
     try:
-        body(config.stage)(config, run)
+        plan = module.prepare(config)
+        _begin(run, config)
+        summary = module.execute(plan, run)
+        if summary is not None:
+            run.write_summary(summary)
     except ValueError:
-        run.release()
+        run.withdraw()
         raise
     finally:
         log_to(None)
     return run
 
 
-def _record(run, config):
-    """Called when the stage's own checks have passed and its folder is made."""
+def _begin(run: rundir.RunDir, config: Any) -> None:
+    """Make the folder of a run whose plan stands, with its log and the parameters that repeat it."""
+    run.create()
     log_to(run(rundir.LOG))
     run.reopen()
-    with rundir.whole_file(run(rundir.CONFIG)) as f:
-        f.write(cfg.to_json(config).encode("utf-8"))
+    with rundir.whole_file(run(rundir.CONFIG)) as file:
+        file.write(cfg.to_json(config).encode("utf-8"))
     log.info("gmmhet %s, seed %d, in %s", config.stage, config.seed, os.path.abspath(run.path))
 
 
-def use_hardware(config):
+def use_hardware(config: Any) -> None:
     """Threads and GPUs of this process. GPU memory is taken as it is needed.
 
-    TF32 stays off: its 10 bits of mantissa would round the projector's matrix products, and with them the agreement, at 1e-3. NumPy's own
-    linear algebra gets one thread: it solves thousands of tiny problems, at which threads wait for one another.
+    TF32 stays off: its 10 bits of mantissa would round the projector's matrix products, and with them the
+    agreement, at 1e-3. NumPy's own linear algebra gets one thread: it solves thousands of tiny problems, at
+    which threads wait for one another.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if config.gpus == "none":
@@ -113,8 +104,9 @@ def use_hardware(config):
     threadpool_limits(1, "blas")
 
 
-def _tensorflow():
-    """TensorFlow, imported and its devices listed without the messages that it writes on machines without a GPU."""
+def _tensorflow() -> Any:
+    """TensorFlow, imported and its devices listed without the messages that it writes on machines without a
+    GPU."""
     saved = os.dup(2)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)

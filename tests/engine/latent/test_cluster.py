@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from gmmhet.engine.latent import LatentError
-from gmmhet.engine.latent.cluster import by_size, cluster_centers, density_labels, kmeans_labels
+from gmmhet.engine.latent.cluster import cluster_centers, density_labels, kmeans_labels, number_by_size
 
 
 def three_groups():
@@ -12,7 +12,7 @@ def three_groups():
 
 
 def test_labels_are_renumbered_from_the_largest_cluster_and_noise_is_zero():
-    assert by_size([7, 7, 2, 2, 2, -1, 5]).tolist() == [2, 2, 1, 1, 1, 0, 3]
+    assert number_by_size([7, 7, 2, 2, 2, -1, 5]).tolist() == [2, 2, 1, 1, 1, 0, 3]
 
 
 def test_kmeans_finds_separate_groups_in_order_of_size_and_repeats():
@@ -35,10 +35,14 @@ def test_centers_are_the_means_of_the_clusters():
 
 
 def test_more_clusters_than_particles_is_refused_with_both_numbers():
-    with pytest.raises(LatentError, match=r"--clusters must be at most the number of particles with different z \(3\), got 4"):
+    with pytest.raises(LatentError,
+                       match=r"--clusters must be at most the number of particles with different z \(3\), "
+                             r"got 4"):
         kmeans_labels(np.arange(3.0)[:, None], 4, seed=1)
 
 
 def test_density_with_too_few_particles_says_how_many_it_needs():
-    with pytest.raises(LatentError, match="--clusters 0 .* needs at least 10 particles, got 6: give the number of clusters"):
+    with pytest.raises(LatentError,
+                       match="--clusters 0 .* needs at least 10 particles, got 6: give the number of "
+                             "clusters"):
         density_labels(np.zeros((6, 2)))

@@ -13,20 +13,23 @@ def test_the_direction_found_moves_the_region_alone_although_the_latent_axes_mix
     mixed = MODEL.slope @ MIX
     motions = localised_motions([mixed], MODEL.first, np.eye(3))
     step = mixed @ motions.vectors[0]
-    assert np.linalg.norm(step[MODEL.first], axis=1).min() > 20 * np.linalg.norm(step[~MODEL.first], axis=1).max()
+    inside, outside = (np.linalg.norm(step[members], axis=1) for members in (MODEL.first, ~MODEL.first))
+    assert inside.min() > 20 * outside.max()
     assert motions.outside_angst[0] < 0.05 * motions.inside_angst[0]
 
 
 def test_a_vector_is_one_standard_deviation_of_the_particles_and_its_motion_is_in_angstrom():
     motions = localised_motions([MODEL.slope], MODEL.first, np.diag([0.25, 1.0, 1.0]))
     np.testing.assert_allclose(motions.vectors[0], [0.5, 0, 0], atol=1e-9)
-    assert motions.inside_angst[0] == pytest.approx(1.5) and motions.outside_angst[0] == pytest.approx(0.0, abs=1e-9)
+    assert motions.inside_angst[0] == pytest.approx(1.5)
+    assert motions.outside_angst[0] == pytest.approx(0.0, abs=1e-9)
 
 
 def test_the_result_does_not_depend_on_the_units_of_z():
     scale = np.diag([10.0, 0.1, 3.0])
     plain = localised_motions([MODEL.slope @ MIX], MODEL.first, np.eye(3))
-    scaled = localised_motions([MODEL.slope @ MIX @ scale], MODEL.first, np.linalg.inv(scale) @ np.linalg.inv(scale))
+    scaled = localised_motions([MODEL.slope @ MIX @ scale], MODEL.first,
+                               np.linalg.inv(scale) @ np.linalg.inv(scale))
     moved = [MODEL.slope @ MIX @ plain.vectors[0], MODEL.slope @ MIX @ scale @ scaled.vectors[0]]
     np.testing.assert_allclose(np.abs(moved[0]), np.abs(moved[1]), atol=1e-8)
 

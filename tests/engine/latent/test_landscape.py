@@ -1,67 +1,33 @@
+"""What lines through a landscape do to the model, and where they lie in the plane."""
 import numpy as np
+import pytest
+from analytic import AMPLITUDE_STEP, SlidingDomains, two_states
 
-from gmmhet.engine.latent.landscape import apart, change_bars, cluster_bars, density, frame, landscape_figure, outline_level
+from gmmhet.engine.latent.assignment import Clusters
+from gmmhet.engine.latent.eigenmotion import LocalMotions
+from gmmhet.engine.latent.landscape import Landscape, changes_along
+from gmmhet.engine.latent.paths import Line
+from gmmhet.engine.latent.reduce import Plane
+from gmmhet.engine.latents import Latents, principal_axes
 
-
-def texts(figure):
-    return [text.get_text() for axes in figure.axes for text in axes.texts] + [text.get_text() for text in figure.texts]
-
-
-def test_one_far_point_does_not_shrink_the_landscape():
-    xy = np.random.default_rng(0).normal(size=(5000, 2))
-    xy[0] = 1e4
-    assert frame(xy)[0][1] < 6
-
-
-def test_the_outline_holds_the_share_of_the_points_asked_for():
-    image = density(np.random.default_rng(0).normal(size=(20000, 2)), [(-5, 5), (-5, 5)])
-    level = outline_level(image, 0.7)
-    assert abs(image[image >= level].sum() / image.sum() - 0.7) < 0.01
+LINES = [Line("slide", np.zeros(3), np.array([1.0, 0, 0]), -1.0, 2.0),
+         Line("fade", np.zeros(3), np.array([0, 0, 1.0]), 0.0, 1.0)]
 
 
-def test_bars_gather_many_clusters_and_show_the_unassigned():
-    labels = np.concatenate([np.repeat(np.arange(1, 16), 10), np.zeros(50, int)])
-    names, sizes, written, _ = cluster_bars(labels)
-    assert names[-2:] == ["3 more", "none"] and sizes[-2:] == [30, 50] and written[-1] == "50  (25 %)"
+def test_changes_are_those_from_one_end_of_a_line_to_the_other():
+    found = changes_along(SlidingDomains(), LINES)
+    assert list(found) == ["slide", "fade"]
+    assert found["slide"].motion_rms_angst == pytest.approx(9 / np.sqrt(2), rel=1e-5)
+    assert found["slide"].amplitude_rms == 0
+    assert found["fade"] == pytest.approx((0, AMPLITUDE_STEP / np.sqrt(2)), rel=1e-5)
 
 
-def test_bars_are_populations_where_particles_are_assigned_by_image():
-    names, shares, written, _ = cluster_bars(np.repeat(np.arange(1, 16), 10), np.full(15, 1 / 15))
-    assert names[-1] == "3 more" and shares[-1] == 0.2 and written[0] == "7 %  (10)" and written[-1] == "20 %  (30)"
-
-
-def test_bars_show_amplitudes_where_nothing_moves():
-    names, lengths, written, _, title = change_bars({"pc1": (0.001, 0.5), "pc2": (0.0, 0.1)})
-    assert names == ["pc1", "pc2"] and lengths == [0.5, 0.1] and written[0] == "0.00 Å, 50 %" and title.startswith("(Motion,)")
-    assert change_bars({"pc1": (2.0, 0.5)})[1] == [2.0]
-
-
-def test_labels_at_one_place_are_moved_apart():
-    places = np.array(apart(np.zeros((4, 2)), (100, 20)))
-    assert np.ptp(places[:, 0]) == 0 and np.diff(np.sort(places[:, 1])).min() >= 20
-
-
-def test_the_page_names_clusters_trajectories_and_figures():
-    rng = np.random.default_rng(0)
-    labels = np.repeat([1, 2, 0], [600, 300, 100])
-    xy = rng.normal(size=(1000, 2)) + np.where(labels == 1, 3, -3)[:, None]
-    figure = landscape_figure(xy, labels, {"pc1": np.array([[-3.0, -3], [3, 3]])}, ["a", "b"], np.array([0.8, 0.2]),
-                              {"pc1": (4.25, 0.1)}, "seed 1")
-    assert {"1", "2", "pc1", "600  (60 %)", "100  (10 %)", "80.0 %", "4.25 Å, 10 %", "1,000 points", "seed 1"} <= set(texts(figure))
-
-
-def test_the_page_of_a_symmetric_set_says_that_it_counts_symmetry_copies():
-    xy, labels = np.random.default_rng(0).normal(size=(1200, 2)), np.repeat([1, 2], 600)
-    plain, symmetric = (landscape_figure(xy, labels, {}, ["a", "b"], np.array([0.8, 0.2]), {}, "", copies) for copies in (1, 3))
-    assert plain.axes[1].get_title("left") == "Particles per cluster" and "1,200 points" in texts(plain)
-    assert symmetric.axes[1].get_title("left") == "Symmetry copies per cluster"
-    assert "1,200 points: 400 particles, 3 symmetry copies of each" in texts(symmetric)
-    histogram = landscape_figure(xy * (1, 0), labels, {}, ["a", ""], np.array([1.0]), {}, "", 3)
-    assert histogram.axes[0].get_ylabel() == "symmetry copies"
-
-
-def test_one_latent_dimension_is_drawn_as_a_histogram():
-    xy = np.column_stack([np.random.default_rng(0).normal(size=300), np.zeros(300)])
-    figure = landscape_figure(xy, np.ones(300, int), {}, ["a", ""], np.array([1.0]), {}, "")
-    assert figure.axes[0].get_ylabel() == "particles" and sum(p.get_height() for p in figure.axes[0].patches) == 300
-    figure.canvas.draw()
+def test_a_landscape_counts_particles_once_and_places_its_trajectories_in_the_plane():
+    once, _ = two_states(50)
+    latents = Latents(np.repeat(once.ids, 2), np.tile([0, 1], 50), np.repeat(once.z, 2, axis=0))
+    axes = principal_axes(latents.z)
+    landscape = Landscape(latents, axes, Plane(axes.coordinates(latents.z), ("", ""), axes, latents.z),
+                          Clusters(np.ones(100, int), np.zeros((1, 3))), LocalMotions.none(3), LINES[:1],
+                          LINES, {})
+    assert landscape.n_particles == 50
+    np.testing.assert_allclose(landscape.paths(4)["slide"], axes.coordinates(LINES[0].points(4)))
