@@ -1,6 +1,7 @@
 """
 @article{Chen2021,
-    title = {Deep learning-based mixed-dimensional Gaussian mixture model for characterizing variability in cryo-EM},
+    title = {Deep learning-based mixed-dimensional Gaussian mixture model for characterizing variability \
+in cryo-EM},
     author = {Chen, Muyuan and Ludtke, Steven J.},
     journal = {Nature Methods},
     volume = {18},

@@ -6,4 +6,5 @@ from gmmhet.protocols.protocol_reconstruct import GmmHetProtReconstruct
 from gmmhet.protocols.protocol_refine import GmmHetProtRefine
 from gmmhet.protocols.protocol_train import GmmHetProtTrain
 
-__all__ = ["GmmHetProtAnalyze", "GmmHetProtBase", "GmmHetProtFit", "GmmHetProtReconstruct", "GmmHetProtRefine", "GmmHetProtTrain"]
+__all__ = ["GmmHetProtAnalyze", "GmmHetProtBase", "GmmHetProtFit", "GmmHetProtReconstruct",
+           "GmmHetProtRefine", "GmmHetProtTrain"]

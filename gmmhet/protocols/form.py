@@ -1,53 +1,62 @@
-"""Form fields made from the engine's parameters, so that label, help, default and range are defined once (`gmmhet.engine.config`)."""
-import dataclasses
+"""Form fields made from the engine's parameters, so that label, help, default and range are defined once
+(`gmmhet.engine.config`)."""
 import re
+from typing import Any, Type
 
-from pyworkflow.protocol import params
+from pyworkflow.protocol import Form, Protocol, params
 from pyworkflow.protocol.constants import LEVEL_ADVANCED, LEVEL_NORMAL
 
 from gmmhet.engine import config
 
+#: fields of every form that stand for a flag of the command line
+SCIPION_FIELDS = {"--resume": "*Run mode* Continue", "--threads": "*Threads*", "--gpus": "*GPU ids*"}
+_KINDS = {bool: params.BooleanParam, int: params.IntParam, float: params.FloatParam, str: params.StringParam}
 
-def fieldName(name):
+
+def field_name(name: str) -> str:
     """``latent_dim`` -> ``latentDim``, the name of the form field."""
     head, *tail = name.split("_")
     return head + "".join(word.capitalize() for word in tail)
 
 
-def fieldLabel(field):
+def plain_label(parameter: config.Parameter) -> str:
+    """Label of a parameter's form field, without its unit."""
+    return parameter.label or parameter.name.replace("_", " ").capitalize()
+
+
+def field_label(parameter: config.Parameter) -> str:
     """Label of a parameter's form field, with its unit."""
-    label = field.metadata["label"] or field.name.replace("_", " ").capitalize()
-    return "%s (%s)" % (label, field.metadata["unit"]) if field.metadata["unit"] else label
+    label = plain_label(parameter)
+    return "%s (%s)" % (label, parameter.units) if parameter.units else label
 
 
-def wordsOfForm(text, cls):
-    """A help text or message with flags of the command line (``--latent-dim``) replaced by the labels of the form."""
-    labels = {config.flag(f.name): "*%s*" % (f.metadata["label"] or f.name.replace("_", " ").capitalize())
-              for f in dataclasses.fields(cls)}
-    return re.sub(r"--[a-z][a-z-]*", lambda found: labels.get(found.group(), found.group()), text)
+def name_fields(text: str, cls: Type[config.Common]) -> str:
+    """A help text or message of the stage `cls` with labels of form fields in place of flags
+    (``--latent-dim``)."""
+    stages = [*config.STAGES.values(), cls]     # a flag of several stages means that of this one
+    labels = {parameter.flag: "*%s*" % plain_label(parameter)
+              for stage in stages for parameter in config.parameters(stage)}
+    labels.update(SCIPION_FIELDS)
+    return re.sub(r"--[a-z][a-z-]*", lambda match: labels.get(match.group(), match.group()), text)
 
 
-def addField(form, cls, field):
+def add_field(form: Form, cls: Type[config.Common], parameter: config.Parameter) -> None:
     """Add the form field of one parameter of the stage `cls`."""
-    meta, default = field.metadata, field.default
-    options = {"label": fieldLabel(field), "help": wordsOfForm(meta["help"], cls),
-               "expertLevel": LEVEL_ADVANCED if meta["expert"] else LEVEL_NORMAL}
-    if meta["choices"]:
+    options = {"label": field_label(parameter), "help": name_fields(parameter.help, cls),
+               "expertLevel": LEVEL_ADVANCED if parameter.expert else LEVEL_NORMAL,
+               "default": parameter.default}
+    kind = params.PathParam if parameter.path else _KINDS[parameter.kind]
+    if parameter.choices:
         kind = params.EnumParam
-        options.update(choices=list(meta["choices"]), default=meta["choices"].index(default))
-    else:
-        kind = {bool: params.BooleanParam, int: params.IntParam, float: params.FloatParam, str: params.StringParam}[type(default)]
-        if kind is params.StringParam and meta["path"]:
-            kind = params.PathParam
-        options["default"] = default
-    form.addParam(fieldName(field.name), kind, **options)
+        options.update(choices=list(parameter.choices), default=parameter.choices.index(parameter.default))
+    form.addParam(field_name(parameter.name), kind, **options)
 
 
-def fieldValue(protocol, field):
-    """The value of a parameter as the form has it, in the type that the engine expects."""
-    value = getattr(protocol, fieldName(field.name)).get()
-    if field.metadata["choices"]:
-        return field.metadata["choices"][value]
+def field_value(protocol: Protocol, parameter: config.Parameter) -> Any:
+    """The value of a parameter in a protocol's form, in the type that the engine expects."""
+    value = getattr(protocol, field_name(parameter.name)).get()
+    if parameter.choices:
+        return parameter.choices[value]
     if value is None:
-        return field.default
-    return value.strip() if isinstance(value, str) else type(field.default)(value)
+        return parameter.default
+    return value.strip() if isinstance(value, str) else parameter.kind(value)

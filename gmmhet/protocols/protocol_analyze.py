@@ -1,55 +1,76 @@
-"""Phase 4: embedding, clusters and trajectories of the landscape."""
+"""Phase 4: embedding, clusters and trajectories of the conformational landscape."""
 import os
 import re
-from typing import ClassVar
+from typing import Any, ClassVar, Dict, List, NamedTuple, Optional
 
 import numpy as np
-from pwem.objects import ClassFlex, SetOfClassesFlex, SetOfVolumesFlex, VolumeFlex
+from pwem.objects import ClassFlex, ParticleFlex, SetOfClassesFlex, SetOfVolumesFlex, VolumeFlex
 from pyworkflow.object import CsvList, Float
-from pyworkflow.protocol import params
+from pyworkflow.protocol import Form, params
 
 from gmmhet import convert
 from gmmhet.constants import COPIES_IN_CLASS, PROBABILITY, PROGRAM
 from gmmhet.engine import config, rundir
-from gmmhet.protocols.protocol_base import GmmHetProtBase, flexFolder, markFlex
+from gmmhet.protocols.protocol_base import GmmHetProtBase, mark_flex, run_folder_of, run_problem
+
+
+class Membership(NamedTuple):
+    """Cluster of one symmetry copy of a particle: copy from 0, label (0 or less: no cluster), coordinates xy
+    [2] in the embedding, and probability of the label where it was assigned by image."""
+
+    copy: int
+    label: int
+    xy: np.ndarray
+    probability: Optional[float]
+
+
+class TrajectoryPoint(NamedTuple):
+    """One point of a trajectory: name of the trajectory, number from 1, map file and latent point z [D]."""
+
+    trajectory: str
+    number: int
+    path: str
+    z: np.ndarray
 
 
 class GmmHetProtAnalyze(GmmHetProtBase):
-    """Read the landscape of trained particles: embedding, clusters, trajectories and localised motion.
+    """Analyse the conformational landscape of trained particles: embedding, clusters, trajectories and
+    localised motion.
 
-    Outputs: classes of particles with their original ids and the embedding as zRed, and the maps along the trajectories. With a symmetry
-    above c1 a particle is in every class that one of its orientations fell into; the attribute _gmmCopiesInClass lists which. Where classes
-    are told by image, _gmmProbability is how probable its class is for a particle.
+    Outputs: classes of particles with their original ids and their coordinates in the embedding (zRed), and
+    the maps along the trajectories. With a symmetry above c1 a particle is in the class of each of its
+    symmetry-related orientations; the attribute _gmmCopiesInClass lists which of them are in that class.
+    Where particles are assigned to classes by image, _gmmProbability is the probability of its class for a
+    particle.
     """
 
     _label = "analyze landscape"
     _config = config.AnalyzeConfig
     _fromInputs = ("model", "particles")
-    _figures: ClassVar = {"clusters": "Particles per class: *%s*", "certainty": "By its image, a particle's class is certain to "
-                          "*%.2f* on average", "unassigned": "Particles in no class: *%d*",
-                          "motion_rms_angst": "Decoded motion: *%.2f Å* rms"}
+    _summaryTexts: ClassVar = {
+        "clusters": "Particles per class: *%s*",
+        "certainty": "Mean probability of a particle's class by its image: *%.2f*",
+        "unassigned": "Particles in no class: *%d*", "motion_rms_angst": "Decoded motion: *%.2f Å* rms"}
     _possibleOutputs: ClassVar = {"outputClasses": SetOfClassesFlex, "outputVolumes": SetOfVolumesFlex}
 
     # ------------------------------------------------------------------ DEFINE
-    def _addInputs(self, form):
-        form.addParam("inputParticles", params.PointerParam, pointerClass="SetOfParticlesFlex", important=True, label="Trained particles",
-                      help="Particles of 'train heterogeneity' or 'refine orientations', or a subset of them: the landscape is that of the "
-                           "whole training, the classes hold these particles.")
-        self._addMask(form, "inputMotionRegion", "Motion is maximised inside this mask and minimised outside. Give this or the text field "
-                      "'Motion region' below.", label="Motion region mask")
+    def _addInputs(self, form: Form) -> None:
+        form.addParam("inputParticles", params.PointerParam, pointerClass="SetOfParticlesFlex",
+                      important=True, label="Trained particles",
+                      help="Particles of 'train heterogeneity' or 'refine orientations', or a subset of "
+                           "them: the landscape is that of the whole training, the classes hold these "
+                           "particles.")
+        self._addMask(form, "inputMotionRegion", label="Motion region mask (optional)",
+                      help="Localised motion: latent directions that move the inside of this mask most and "
+                           "the rest of the molecule least. Give this or the text field *Motion region* "
+                           "below.")
 
     # ------------------------------------------------------------------ STEPS
-    def convertInputStep(self, settings):
-        convert.writeParticles(self.inputParticles.get(), self._starFile())
+    def convertInputStep(self, settings: str) -> None:
+        convert.write_particles(self.inputParticles.get(), self._starFile())
         self._mapOf(self.inputMotionRegion, "motion_region")
 
-    def _inputValues(self):
-        values = {"model": flexFolder(self.inputParticles.get(), "train")[0], "particles": self._starFile()}
-        if self.inputMotionRegion.get() is not None:
-            values["motion_region"] = self._mapOf(self.inputMotionRegion, "motion_region")
-        return values
-
-    def createOutputStep(self, settings):
+    def createOutputStep(self, settings: str) -> None:
         outputs = {"outputClasses": self._makeClasses()}
         volumes = self._makeVolumes()
         if volumes is not None:
@@ -58,115 +79,125 @@ class GmmHetProtAnalyze(GmmHetProtBase):
         for output in outputs.values():
             self._defineSourceRelation(self.inputParticles, output)
 
-    def _makeClasses(self):
-        """Classes by cluster label; particles that no cluster holds (label 0 or less) are left out."""
-        folder = self._inputValues()["model"]
-        members = readEmbedding(self.getRunFile(rundir.EMBEDDING))
+    # ------------------------------------------------------------------ INFO
+    def _inputProblems(self) -> List[str]:
+        problems = [run_problem(self.inputParticles.get(), "train")]
+        problems += self._regionProblems("motion_region", "inputMotionRegion")
+        lacks_region = not self.motionRegion.get("").strip() and self.inputMotionRegion.get() is None
+        if "motion" in self.line.get("") and lacks_region:
+            problems.append("*Line* asks for a localised motion ('%s'), which needs a motion region: give a "
+                            "mask or a region." % self.line.get())
+        return [problem for problem in problems if problem]
+
+    def _citations(self) -> List[str]:
+        return ["Chen2021"] + (["McInnes2018"] if self.getEnumText("embedding") == "umap" else [])
+
+    def _methods(self) -> List[str]:
+        if not self.getSummary():
+            return []
+        return ["The latent points of the particles were embedded in two dimensions by %s, and the particles "
+                "were divided into clusters, with gmmhet [Chen2021]." % self.getEnumText("embedding").upper()]
+
+    # ------------------------------------------------------------------ UTILS
+    def _inputValues(self) -> Dict[str, Any]:
+        values = {"model": run_folder_of(self.inputParticles.get()), "particles": self._starFile()}
+        if self.inputMotionRegion.get() is not None:
+            values["motion_region"] = self._mapOf(self.inputMotionRegion, "motion_region")
+        return values
+
+    def _makeClasses(self) -> SetOfClassesFlex:
+        """Classes by cluster label; particles in no cluster (label 0 or less) are left out."""
+        source = self.inputParticles.get()
+        members = read_memberships(self.getRunFile(rundir.EMBEDDING))
         classes = SetOfClassesFlex.create(self._getPath())
         classes.setImages(self.inputParticles)
-        source = self.inputParticles.get()
-        byLabel = {label: self._newClass(classes, source, label, folder, z) for label, z in enumerate(self._classCenters(), 1)}
-        for item, found in convert.join(source.iterItems(), members, "place in the landscape"):
-            for label in sorted({label for _, label, *_ in found if label > 0}):
-                copies = [(copy, xy, probability) for copy, its, xy, probability in found if its == label]
-                byLabel[label].append(self._classItem(item, label, copies, len(found), folder))
-        for item in byLabel.values():
+        by_label = {}
+        for label, center in enumerate(read_centers(self.getRunFile(rundir.EMBEDDING)), 1):
+            by_label[label] = self._newClass(source, label, center)
+            classes.append(by_label[label])
+        for item, copies in convert.join(source.iterItems(), members, "place in the landscape"):
+            for label in sorted({one.label for one in copies if one.label > 0}):
+                by_label[label].append(self._classItem(item, label, copies))
+        for item in by_label.values():
             classes.update(item)
         return classes
 
-    def _newClass(self, classes, source, label, folder, z):
+    def _newClass(self, source: Any, label: int, center: np.ndarray) -> ClassFlex:
+        """Class of a cluster, without particles: its representative is the decoded map at `center` [D]."""
         item = ClassFlex(objId=label)
         item.copyInfo(source)
         item.setAcquisition(source.getAcquisition())
         item.setHasCTF(source.hasCTF())
-        path = self.getRunFile(rundir.cluster_map(label))
-        representative = VolumeFlex(progName=PROGRAM, location=path)
-        representative.setSamplingRate(convert.pixelSizeOf(path))
-        representative.setZFlex([float(value) for value in z])
-        markFlex(representative, folder)
-        item.setRepresentative(representative)
-        classes.append(item)
+        item.setRepresentative(self._newVolume(self.getRunFile(rundir.cluster_map(label)), center))
         return item
 
-    def _classItem(self, item, label, copies, number, folder):
-        copy = self._flexItem(item, folder)
+    def _newVolume(self, path: str, z: np.ndarray) -> VolumeFlex:
+        """The decoded map at a latent point."""
+        volume = VolumeFlex(progName=PROGRAM, location=path)
+        volume.setSamplingRate(convert.pixel_size_of(path))
+        volume.setZFlex([float(value) for value in z])
+        mark_flex(volume, run_folder_of(self.inputParticles.get()))
+        return volume
+
+    def _classItem(self, item: Any, label: int, copies: List[Membership]) -> ParticleFlex:
+        """A particle in class `label`, of which `copies` are the memberships of all its symmetry copies."""
+        inside = [one for one in copies if one.label == label]
+        copy = self._flexItem(item, run_folder_of(self.inputParticles.get()))
         copy.setClassId(int(label))
-        copy.setZRed([float(number) for number in copies[0][1]])
-        if number > 1:
+        copy.setZRed([float(number) for number in inside[0].xy])
+        if len(copies) > 1:
             setattr(copy, COPIES_IN_CLASS, CsvList(pType=int))
-            getattr(copy, COPIES_IN_CLASS).set([int(index) for index, *_ in copies])
-        if copies[0][2] is not None:
-            setattr(copy, PROBABILITY, Float(max(probability for *_, probability in copies)))
+            getattr(copy, COPIES_IN_CLASS).set([int(one.copy) for one in inside])
+        if inside[0].probability is not None:
+            setattr(copy, PROBABILITY, Float(max(one.probability for one in inside)))
         return copy
 
-    def _makeVolumes(self):
+    def _makeVolumes(self) -> Optional[SetOfVolumesFlex]:
         """Maps along the trajectories, in order; None when there are none."""
-        points = trajectoryPoints(self.getRunFolder())
+        points = read_trajectories(self.getRunFolder())
         if not points:
             return None
-        folder = self._inputValues()["model"]
         volumes = SetOfVolumesFlex.create(self._getPath(), progName=PROGRAM)
-        volumes.setSamplingRate(convert.pixelSizeOf(points[0][2]))
-        markFlex(volumes, folder)
-        for name, number, path, z in points:
-            volume = VolumeFlex(progName=PROGRAM, location=path)
-            volume.setZFlex([float(value) for value in z])
-            volume.setObjLabel("%s, point %d" % (name, number))
-            markFlex(volume, folder)
+        volumes.setSamplingRate(convert.pixel_size_of(points[0].path))
+        mark_flex(volumes, run_folder_of(self.inputParticles.get()))
+        for point in points:
+            volume = self._newVolume(point.path, point.z)
+            volume.setObjLabel("%s, point %d" % (point.trajectory, point.number))
             volumes.append(volume)
         return volumes
 
-    # ------------------------------------------------------------------ INFO
-    def _inputProblems(self):
-        problems = [flexFolder(self.inputParticles.get(), "train")[1]] + self._regionProblems("motion_region", "inputMotionRegion")
-        if "motion" in self.line.get("") and not self.motionRegion.get("").strip() and self.inputMotionRegion.get() is None:
-            problems.append("*Line* asks for a localised motion ('%s'), which needs a motion region: give a mask or a region." % (
-                self.line.get()))
-        return [problem for problem in problems if problem]
 
-    def _citations(self):
-        return ["Chen2021"] + (["McInnes2018"] if self.getEnumText("embedding") == "umap" else [])
-
-    def _methods(self):
-        if not self.getSummary():
-            return []
-        return ["The landscape was drawn by %s and its particles were divided into clusters with gmmhet [Chen2021]." %
-                self.getEnumText("embedding").upper()]
-
-    # ------------------------------------------------------------------ UTILS
-    def _classCenters(self):
-        """Mean latent point of each class, [classes, D]; row 0 is class 1."""
-        with np.load(self.getRunFile(rundir.EMBEDDING), allow_pickle=False) as file:
-            return np.atleast_2d(file["centers"])
+def read_centers(path: str) -> np.ndarray:
+    """Latent points [clusters, D] at the centres of the clusters of an analyze run; row 0 is cluster 1."""
+    with np.load(path, allow_pickle=False) as file:
+        return np.atleast_2d(file["centers"])
 
 
-def readEmbedding(path):
-    """Where each particle lies.
-
-    Returns
-    -------
-    dict id -> list of (copy, label, xy, probability of the label by the image, or None), in the order of the symmetry copies.
-    """
-    members = {}
+def read_memberships(path: str) -> Dict[int, List[Membership]]:
+    """Clusters of the particles of an analyze run, by particle id, in the order of the symmetry copies."""
+    members: Dict[int, List[Membership]] = {}
     with np.load(path, allow_pickle=False) as file:
         ids, labels, xy = file["id"], file["label"], file["xy"]
         copies = file["copy"] if "copy" in file.files else np.zeros(len(ids), int)
-        known = file["probability"][np.arange(len(ids)), labels - 1].tolist() if "probability" in file.files else [None] * len(ids)
-    for number, copy, label, point, probability in zip(ids.tolist(), copies.tolist(), labels.tolist(), xy, known):
-        members.setdefault(number, []).append((copy, label, point, probability))
-    return {number: sorted(found, key=lambda one: one[0]) for number, found in members.items()}
+        probabilities = [None] * len(ids)
+        if "probability" in file.files:
+            probabilities = file["probability"][np.arange(len(ids)), labels - 1].tolist()
+    for row, number in enumerate(ids.tolist()):
+        one = Membership(int(copies[row]), int(labels[row]), xy[row], probabilities[row])
+        members.setdefault(number, []).append(one)
+    return {number: sorted(group, key=lambda one: one.copy) for number, group in members.items()}
 
 
-def trajectoryPoints(folder):
-    """(trajectory, number from 1, map, z) of every point of every trajectory of an analyze run."""
-    found = []
+def read_trajectories(folder: str) -> List[TrajectoryPoint]:
+    """Every point of every trajectory of an analyze run."""
+    points = []
     prefix = rundir.trajectory("")
     for name in sorted(os.listdir(folder)):
         if not name.startswith(prefix):
             continue
         z = np.loadtxt(os.path.join(folder, name, "z.txt"), ndmin=2)
         matches = [re.match(r"point_(\d+)\.mrc$", file) for file in os.listdir(os.path.join(folder, name))]
-        numbers = [int(match.group(1)) for match in matches if match]
-        found += [(name[len(prefix):], number, os.path.join(folder, name, rundir.point(number, ".mrc")), z[number - 1])
-                  for number in sorted(numbers)]
-    return found
+        for number in sorted(int(match.group(1)) for match in matches if match):
+            path = os.path.join(folder, name, rundir.point(number, ".mrc"))
+            points.append(TrajectoryPoint(name[len(prefix):], number, path, z[number - 1]))
+    return points

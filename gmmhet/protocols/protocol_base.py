@@ -1,19 +1,24 @@
-"""What the five protocols share: form from the engine's parameters, one run folder, start and restart of the engine, common texts."""
+"""What the five protocols share: the form made from the engine's parameters, one run folder, start and
+restart of the engine, and texts.
+
+A protocol file has its methods in the order DEFINE (the form), INSERT (the steps' list), STEPS, INFO (what
+Scipion shows of the run) and UTILS.
+"""
 import json
 import os
-from typing import ClassVar
+from typing import Any, ClassVar, Dict, List, Optional, Tuple, Type
 
 import pyworkflow.utils as pwutils
 from pwem.objects import ParticleFlex, SetOfParticlesFlex
 from pwem.protocols import EMProtocol
-from pyworkflow.protocol import params
+from pyworkflow.protocol import Form, params
 from pyworkflow.protocol.constants import GPU_LIST, USE_GPU
 
 from gmmhet import convert
 from gmmhet.constants import MODEL_FOLDER, PROGRAM
 from gmmhet.engine import config, rundir
 from gmmhet.plugin import Plugin
-from gmmhet.protocols.form import addField, fieldName, fieldValue, wordsOfForm
+from gmmhet.protocols.form import add_field, field_name, field_value, name_fields
 
 #: parameters that Scipion sets itself: run folder, restart, threads and GPUs
 SET_BY_SCIPION = ("out", "resume", "threads", "gpus")
@@ -22,174 +27,184 @@ SET_BY_SCIPION = ("out", "resume", "threads", "gpus")
 class GmmHetProtBase(EMProtocol):
     """Base of the protocols; each names its stage and which parameters come from its inputs.
 
-    ``_fromInputs`` are parameters that a pointer or a file made from one fills; ``_notShown`` are parameters left out on purpose.
+    ``_fromInputs`` are parameters that an input (a pointer, or a file made from one) sets; ``_withoutField``
+    are parameters that the form leaves out on purpose.
     """
 
-    _label = None
-    _config = None
-    _fromInputs = ()
-    _notShown = ()
-    _sections: ClassVar = {}    # tabs between Input and Advanced: title -> names of parameters
+    _label: Optional[str] = None
+    _config: Type[config.Common] = config.Common
+    _fromInputs: Tuple[str, ...] = ()
+    _withoutField: Tuple[str, ...] = ()
+    #: tabs between Input and Advanced: title -> names of parameters
+    _tabs: ClassVar[Dict[str, Tuple[str, ...]]] = {}
     _canUseGpu = True
-    _figures: ClassVar = {}     # lines of the summary: key in summary.json -> text with a place for the value
+    #: lines of the summary: key in summary.json -> text with a place for the value
+    _summaryTexts: ClassVar[Dict[str, str]] = {}
 
     # ------------------------------------------------------------------ DEFINE
-    def _defineParams(self, form):
+    def _defineParams(self, form: Form) -> None:
         form.addSection("Input")
         if self._canUseGpu:
             form.addHidden(USE_GPU, params.BooleanParam, default=True, label="Use GPU?",
-                           help="Yes: the engine uses the GPUs listed, and the CPU when the machine has none. No: the CPU.")
+                           help="Yes: the engine uses the GPUs listed, and the CPU when the machine has "
+                                "none. No: the CPU.")
             form.addHidden(GPU_LIST, params.StringParam, default="0", label="GPU ids",
                            help="Ids of the GPUs to use, separated by commas.")
         self._addInputs(form)
-        shown = self._shownParameters()
-        elsewhere = [name for names in self._sections.values() for name in names]
-        for field in shown:
-            if not field.metadata["expert"] and field.name != "seed" and field.name not in elsewhere:
-                addField(form, self._config, field)
-        for title, names in self._sections.items():
+        parameters = self._formParameters()
+        advanced = [one for one in parameters if one.expert or one.name == "seed"]
+        tabs = {title: [one for one in parameters if one.name in names]
+                for title, names in self._tabs.items()}
+        elsewhere = {one.name for group in (advanced, *tabs.values()) for one in group}
+        for parameter in parameters:
+            if parameter.name not in elsewhere:
+                add_field(form, self._config, parameter)
+        for title, group in [*tabs.items(), ("Advanced", advanced)]:
             form.addSection(title)
-            for field in shown:
-                if field.name in names:
-                    addField(form, self._config, field)
-        form.addSection("Advanced")
-        for field in shown:
-            if field.metadata["expert"] or field.name == "seed":
-                addField(form, self._config, field)
+            for parameter in group:
+                add_field(form, self._config, parameter)
         form.addParallelSection(threads=4, mpi=0)
 
-    def _addInputs(self, form):
+    def _addInputs(self, form: Form) -> None:
         """Add the pointers of the Input tab."""
         raise NotImplementedError
 
     @classmethod
-    def _shownParameters(cls):
+    def _formParameters(cls) -> List[config.Parameter]:
         """The engine's parameters that have a form field."""
-        hidden = SET_BY_SCIPION + tuple(cls._fromInputs) + tuple(cls._notShown)
-        return [field for field in config.parameters(cls._config) if field.name not in hidden]
+        hidden = SET_BY_SCIPION + cls._fromInputs + cls._withoutField
+        return [parameter for parameter in config.parameters(cls._config) if parameter.name not in hidden]
 
     @staticmethod
-    def _addMask(form, name, help, label="Mask", condition=None):
-        options = {"condition": condition} if condition else {}
-        form.addParam(name, params.PointerParam, pointerClass="VolumeMask", allowsNull=True, label=label + " (optional)", help=help,
-                      **options)
+    def _addMask(form: Form, name: str, label: str, help: str) -> None:
+        form.addParam(name, params.PointerParam, pointerClass="VolumeMask", allowsNull=True, label=label,
+                      help=help)
 
     # ------------------------------------------------------------------ INSERT
-    def _insertAllSteps(self):
+    def _insertAllSteps(self) -> None:
         settings = self._settings()
         self._insertFunctionStep(self.convertInputStep, settings, needsGPU=False)
         self._insertEngineSteps(settings)
         self._insertFunctionStep(self.createOutputStep, settings, needsGPU=False)
 
-    def _insertEngineSteps(self, settings):
+    def _insertEngineSteps(self, settings: str) -> None:
         self._insertFunctionStep(self.runEngineStep, settings, needsGPU=True)
 
-    def _settings(self):
-        """All that must cause a re-run when it changes, as text: Scipion compares the arguments of the steps."""
+    def _settings(self) -> str:
+        """All that must cause a re-run when it changes, as text: Scipion compares the arguments of the
+        steps."""
         inputs = {}
         for name, pointer in self.iterInputAttributes():
-            given = pointer.get()
-            inputs[name] = [pointer.getUniqueId(), given.getSize() if hasattr(given, "getSize") else None]
+            target = pointer.get()
+            inputs[name] = [pointer.getUniqueId(), target.getSize() if hasattr(target, "getSize") else None]
         return json.dumps({"parameters": self._formValues(), "inputs": inputs}, sort_keys=True)
 
     # ------------------------------------------------------------------ STEPS
-    def convertInputStep(self, settings):
+    def convertInputStep(self, settings: str) -> None:
         """Write the input for the engine."""
         raise NotImplementedError
 
-    def runEngineStep(self, settings):
+    def runEngineStep(self, settings: str) -> None:
         """Run the whole stage."""
         self._runEngine()
 
-    def createOutputStep(self, settings):
+    def createOutputStep(self, settings: str) -> None:
         """Register the outputs."""
         raise NotImplementedError
 
-    def _runEngine(self, folder=None, **changes):
-        """Run the stage into `folder` with the values of form and inputs, and `changes` to them.
-
-        Continues what a killed run left there; starts afresh when parameters have changed; does nothing when the run is finished.
-        """
-        cls, folder = self._config, folder or self.getRunFolder()
-        request = folder + ".json"
-        values = dict(self._formValues(), **dict(self._inputValues(), **changes))
-        values.update(out=folder, threads=self.numberOfThreads.get(), gpus="auto" if self.usesGpu() else "none")
-        if not _sameRun(rundir.read_json(request), values):
-            pwutils.cleanPath(folder)
-        elif rundir.is_finished(folder, cls.stage):
-            return
-        values["resume"] = os.path.exists(os.path.join(folder, rundir.CONFIG))
-        with open(request, "w", encoding="utf-8") as file:
-            file.write(config.to_json(config.from_dict(cls, values)))
-        self.runJob(Plugin.getEngineCommand(self._getTmpPath()), "%s --config %s" % (cls.stage, request), env=self._engineEnviron())
-
-    def _engineEnviron(self):
-        environ = Plugin.getEnviron()
-        if not self.usesGpu():
-            environ["CUDA_VISIBLE_DEVICES"] = ""
-        elif not (self.useQueue() and "CUDA_VISIBLE_DEVICES" in environ):     # a queue has chosen already
-            environ["CUDA_VISIBLE_DEVICES"] = ",".join(str(gpu) for gpu in self.getGpuList())
-        return environ
-
     # ------------------------------------------------------------------ INFO
-    def _validate(self):
+    def _validate(self) -> List[str]:
         try:
-            given = config.from_dict(self._config, self._formValues())
+            values = config.from_dict(self._config, self._formValues())
         except config.ConfigError as error:
             return [str(error)]
-        problems = [wordsOfForm(problem, self._config) for problem in config.problems(given)]
+        problems = [name_fields(problem, self._config) for problem in config.problems(values)]
         return problems + ([] if self._lacksInput() else self._inputProblems())
 
-    def _lacksInput(self):
-        """Whether a pointer that must be given is empty; Scipion says so itself."""
-        return any(not param.allowsNull and getattr(self, name).get() is None for name, param in self.getDefinition().iterPointerParams())
+    def _lacksInput(self) -> bool:
+        """Whether a pointer that must be set is empty; Scipion says so itself."""
+        pointers = self.getDefinition().iterPointerParams()
+        return any(not param.allowsNull and getattr(self, name).get() is None for name, param in pointers)
 
-    def _inputProblems(self):
+    def _inputProblems(self) -> List[str]:
         """Sentences about inputs that cannot be used."""
         return []
 
-    def _summary(self):
-        return figureLines(self.getSummary(), self._figures) or ["Not finished yet."]
+    def _summary(self) -> List[str]:
+        return summary_lines(self.getSummary(), self._summaryTexts) or ["Not finished yet."]
 
-    def _citations(self):
+    def _citations(self) -> List[str]:
         return ["Chen2021"]
 
     # ------------------------------------------------------------------ UTILS
-    def getRunFolder(self):
+    def getRunFolder(self) -> str:
         """The engine's run folder, relative to the project."""
         return self._getExtraPath(self._config.stage)
 
-    def getRunFile(self, *names):
+    def getRunFile(self, *names: str) -> str:
         """Path of a file in the run folder."""
         return os.path.join(self.getRunFolder(), *names)
 
-    def getSummary(self):
-        """The engine's figures (summary.json); empty before the run has finished."""
+    def getSummary(self) -> Dict[str, Any]:
+        """The engine's summary.json; empty before the run has finished."""
         return rundir.read_json(self.getRunFile(rundir.SUMMARY))
 
-    def _formValues(self):
-        return {field.name: fieldValue(self, field) for field in self._shownParameters()}
+    def _runEngine(self, folder: str = "", **changes: Any) -> None:
+        """Run the stage into `folder` with the values of form and inputs, and `changes` to them.
 
-    def _inputValues(self):
-        """Values of the parameters that come from inputs."""
+        Continues a run that was killed there; starts anew when parameters have changed; does nothing when the
+        run is finished.
+        """
+        stage, folder = self._config.stage, folder or self.getRunFolder()
+        request = folder + ".json"
+        values = {**self._formValues(), **self._inputValues(), **changes, "out": folder,
+                  "threads": self.numberOfThreads.get(), "gpus": "auto" if self.usesGpu() else "none"}
+        if not _is_same_run(rundir.read_json(request), values):
+            pwutils.cleanPath(folder)
+        elif rundir.is_finished(folder, stage):
+            return
+        values["resume"] = os.path.exists(os.path.join(folder, rundir.CONFIG))
+        with open(request, "w", encoding="utf-8") as file:
+            file.write(config.to_json(config.from_dict(self._config, values)))
+        self.runJob(Plugin.getEngineCommand(self._getTmpPath()), "%s --config %s" % (stage, request),
+                    env=self._engineEnviron())
+
+    def _engineEnviron(self) -> pwutils.Environ:
+        """Scipion's environment, with the GPUs that the engine may see."""
+        environ = Plugin.getEnviron()
+        if not self.usesGpu():
+            environ["CUDA_VISIBLE_DEVICES"] = ""
+        elif not (self.useQueue() and "CUDA_VISIBLE_DEVICES" in environ):   # else the queue has assigned them
+            environ["CUDA_VISIBLE_DEVICES"] = ",".join(str(gpu) for gpu in self.getGpuList())
+        return environ
+
+    def _formValues(self) -> Dict[str, Any]:
+        """Values of the parameters that have a form field."""
+        return {parameter.name: field_value(self, parameter) for parameter in self._formParameters()}
+
+    def _inputValues(self) -> Dict[str, Any]:
+        """Values of the parameters that inputs set."""
         return {}
 
-    def _starFile(self):
+    def _starFile(self) -> str:
+        """The star file of the input particles."""
         return self._getExtraPath("particles.star")
 
-    def _mapOf(self, pointer, name):
-        """File of a pointer's volume for the engine; empty when nothing is given."""
+    def _mapOf(self, pointer: Any, name: str) -> str:
+        """File of a pointer's volume for the engine; empty when the pointer is."""
         volume = pointer.get()
-        return convert.writeMap(volume, self._getExtraPath(name + ".mrc")) if volume is not None else ""
+        return convert.write_map(volume, self._getExtraPath(name + ".mrc")) if volume is not None else ""
 
-    def _regionProblems(self, text, mask):
-        given = getattr(self, fieldName(text)).get("").strip()
-        if given and getattr(self, mask).get() is not None:
-            return ["A region is given twice, as text ('%s') and as a mask: clear one of them." % given]
+    def _regionProblems(self, text: str, mask: str) -> List[str]:
+        """A sentence when a region is set twice: in the field of parameter `text` and in the pointer
+        `mask`."""
+        region = getattr(self, field_name(text)).get("").strip()
+        if region and getattr(self, mask).get() is not None:
+            return ["A region is given twice, as text ('%s') and as a mask: clear one of them." % region]
         return []
 
-    def _flexParticles(self, source):
-        """An empty output set with everything that `source` says about itself."""
+    def _flexParticles(self, source: Any) -> SetOfParticlesFlex:
+        """An empty output set with the properties of `source`."""
         output = SetOfParticlesFlex.create(self._getPath(), progName=PROGRAM)
         output.copyInfo(source)
         output.setHasCTF(source.hasCTF())
@@ -198,43 +213,48 @@ class GmmHetProtBase(EMProtocol):
         return output
 
     @staticmethod
-    def _flexItem(item, folder):
-        """A copy of a particle, with its id, that knows its model."""
+    def _flexItem(item: Any, folder: str) -> ParticleFlex:
+        """A copy of a particle, with its id, that names its model."""
         copy = ParticleFlex(progName=PROGRAM)
         copy.copy(item, copyId=True)
-        markFlex(copy, folder)
+        mark_flex(copy, folder)
         return copy
 
 
-def markFlex(obj, folder, attribute=MODEL_FOLDER):
+def mark_flex(obj: Any, folder: str, attribute: str = MODEL_FOLDER) -> None:
     """Write program and run folder (relative to the project) into an object's FlexInfo."""
     obj.getFlexInfo().setProgName(PROGRAM)
     obj.getFlexInfo().setAttr(attribute, str(folder))
 
 
-def flexFolder(obj, stage, attribute=MODEL_FOLDER):
-    """The run folder that an object's FlexInfo names.
-
-    Returns
-    -------
-    folder : str, empty when there is a problem.
-    problem : str, a sentence, empty when the folder holds a finished run of `stage`.
-    """
+def run_folder_of(obj: Any, attribute: str = MODEL_FOLDER) -> str:
+    """The run folder that an object's FlexInfo names; empty where it names none."""
     info = obj.getFlexInfo() if hasattr(obj, "getFlexInfo") else None
-    if info is None or info.getProgName() != PROGRAM or not hasattr(info, attribute):
-        return "", "The input was not made by the '%s' protocol of gmmhet (program '%s'): choose an output of that protocol." % (
-            stage, info.getProgName() if info is not None else "none")
-    folder = info.getAttr(attribute)
+    ours = info is not None and info.getProgName() == PROGRAM and hasattr(info, attribute)
+    return info.getAttr(attribute) if ours else ""
+
+
+def run_problem(obj: Any, stage: str, attribute: str = MODEL_FOLDER) -> str:
+    """A sentence when an object's FlexInfo names no finished run of `stage`, else an empty string."""
+    folder = run_folder_of(obj, attribute)
+    if not folder:
+        program = obj.getFlexInfo().getProgName() if hasattr(obj, "getFlexInfo") else "none"
+        return ("The input was not made by the '%s' protocol of gmmhet (program '%s'): choose an output of "
+                "that protocol." % (stage, program))
     problem = rundir.missing_run(folder, stage)
-    return ("", "The input names a run that cannot be read: %s. Run that protocol again." % problem) if problem else (folder, "")
+    if problem:
+        return "The input names a run that cannot be read: %s. Run that protocol again." % problem
+    return ""
 
 
-def _sameRun(before, values):
+def _is_same_run(before: Dict[str, Any], values: Dict[str, Any]) -> bool:
     """Whether a request repeats an earlier one, apart from what does not change the result."""
-    return all(before.get(key, value) == value for key, value in values.items() if key not in rundir.MAY_DIFFER)
+    return all(before.get(key, value) == value for key, value in values.items()
+               if key not in rundir.MAY_DIFFER)
 
 
-def figureLines(summary, texts):
-    """The figures of a summary as lines of text; figures that the run does not have are left out."""
-    return [text % (", ".join(str(one) for one in summary[key]) if isinstance(summary[key], list) else summary[key])
-            for key, text in texts.items() if summary.get(key) is not None]
+def summary_lines(summary: Dict[str, Any], texts: Dict[str, str]) -> List[str]:
+    """The values of a summary as lines of text; those that the run does not have are left out."""
+    values = {key: summary[key] for key in texts if summary.get(key) is not None}
+    return [texts[key] % (", ".join(str(one) for one in value) if isinstance(value, list) else value)
+            for key, value in values.items()]

@@ -1,20 +1,30 @@
-"""What the pictures of all viewers share: colours, plain axes, and the error that becomes a message in the window."""
-import numpy as np
+"""What the figures of all viewers share: plain axes, and the error that becomes a message in the window."""
+import os
+from typing import Tuple
 
-INK, FAINT, BLUE, RED = "#22303c", "#8795a1", "#2e6f9e", "#c8443c"
-COLOURS = ("#d1495b", "#00798c", "#edae49", "#5f4b8b", "#3a7d44", "#e07a1f", "#2e86ab", "#9b5094", "#7a5c3e", "#6b7280")
+import numpy as np
+from matplotlib.axes import Axes
+
+from gmmhet.engine.palette import INK
 
 
 class NothingToShow(Exception):
-    """A file is not there, or holds nothing that can be drawn; the message says what and when it will."""
+    """A file does not exist, or holds nothing that can be drawn; the message says what and when it will."""
 
 
-def colour(number):
-    """Colour of class, cluster or curve `number`, from 1."""
-    return COLOURS[(int(number) - 1) % len(COLOURS)]
+def require_file(path: str) -> str:
+    """`path`, if it exists.
+
+    Raises
+    ------
+    NothingToShow
+    """
+    if not os.path.exists(path):
+        raise NothingToShow("There is no %s yet: it is written when the run has finished." % path)
+    return path
 
 
-def plain(axes, title="", xlabel="", ylabel=""):
+def plain(axes: Axes, title: str = "", xlabel: str = "", ylabel: str = "") -> Axes:
     """Title on the left, no frame at top and right, quiet ticks."""
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK)
     axes.set_xlabel(xlabel, color=INK)
@@ -25,8 +35,8 @@ def plain(axes, title="", xlabel="", ylabel=""):
     return axes
 
 
-def middle(values, margin=0.05):
-    """Limits that hold all but the farthest thousandth of `values`, with a margin."""
+def inner_limits(values: np.ndarray, margin: float = 0.05) -> Tuple[float, float]:
+    """Limits of an axis that hold all but the farthest thousandth of `values`, with a margin."""
     low, high = np.quantile(values, [0.0005, 0.9995])
     room = margin * (high - low) or 1.0
     return low - room, high + room

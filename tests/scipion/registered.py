@@ -1,11 +1,13 @@
 """Make Scipion see this checkout as an installed plugin, in this process and in those that it starts."""
+import json
 import os
 import sys
+import urllib.parse
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
-def folder_with_plugin(where):
+def folder_with_plugin(where: str) -> str:
     """A folder for PYTHONPATH that holds the package and the entry point, and nothing else."""
     folder = os.path.join(where, "python")
     info = os.path.join(folder, "scipion_em_gmmhet-0.dist-info")
@@ -20,15 +22,20 @@ def folder_with_plugin(where):
     return folder
 
 
-def is_installed():
-    """Whether pip installed the plugin in this Python; an egg-info that a build left in the checkout does not count, because the
-    processes that Scipion starts do not see it."""
+def is_installed() -> bool:
+    """Whether pip installed this checkout (editable) in this Python. A copy of the package that was installed
+    from elsewhere does not count, nor an egg-info that a build left here: the processes that Scipion starts
+    would run other code, or none."""
     import importlib_metadata
-    return any(entry.name == "gmmhet" and os.path.realpath(str(entry.dist.locate_file(""))) != os.path.realpath(ROOT)
-               for entry in importlib_metadata.entry_points(group="pyworkflow.plugin"))
+    for entry in importlib_metadata.entry_points(group="pyworkflow.plugin"):
+        source = entry.dist.read_text("direct_url.json") if entry.name == "gmmhet" else None
+        folder = urllib.parse.unquote(urllib.parse.urlparse(json.loads(source)["url"]).path) if source else ""
+        if os.path.realpath(folder or os.devnull) == os.path.realpath(ROOT):
+            return True
+    return False
 
 
-def register(where):
+def register(where: str) -> None:
     """Register the checkout, unless it is installed."""
     if not is_installed():
         folder = folder_with_plugin(where)

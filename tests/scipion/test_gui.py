@@ -1,22 +1,21 @@
-"""A real project in Scipion's own window: every form and every viewer opens, under a display of its own. Pictures go to the folder
-GMMHET_SCREENSHOTS, where they are to be looked at."""
+"""A real project in Scipion's own window: every form and every viewer opens, under a display of its own.
+Pictures go to the folder GMMHET_SCREENSHOTS, where they are to be looked at."""
 import json
 import os
-import shutil
 import subprocess
 import sys
 
-import finished_runs as truth
 import pytest
+from gui_screen import MISSING, screen
 from matplotlib.image import imread
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-PROGRAMS = {"Xvfb": "xvfb", "xdotool": "xdotool", "import": "imagemagick"}
-MISSING = sorted(package for program, package in PROGRAMS.items() if shutil.which(program) is None)
 pytestmark = [pytest.mark.gui, pytest.mark.slow,
-              pytest.mark.skipif(bool(MISSING), reason="not installed: apt-get install %s" % " ".join(MISSING))]
+              pytest.mark.skipif(bool(MISSING),
+                                 reason="not installed: apt-get install %s" % " ".join(MISSING))]
 
-VIEWERS = {"fit Gaussians": "GmmHetViewerFit", "train heterogeneity": "GmmHetViewerTrain", "refine orientations": "GmmHetViewerRefine",
+VIEWERS = {"fit Gaussians": "GmmHetViewerFit", "train heterogeneity": "GmmHetViewerTrain",
+           "refine orientations": "GmmHetViewerRefine",
            "analyze landscape": "GmmHetViewerAnalyze", "reconstruct classes": "GmmHetViewerReconstruct"}
 
 
@@ -24,30 +23,19 @@ VIEWERS = {"fit Gaussians": "GmmHetViewerFit", "train heterogeneity": "GmmHetVie
 def display():
     """A new X display with a window manager where there is one; its name."""
     pytest.importorskip("tkinter", reason="this Python has no tkinter")
-    read, write = os.pipe()
-    server = subprocess.Popen(["Xvfb", "-displayfd", str(write), "-screen", "0", "1500x950x24", "-nolisten", "tcp"], pass_fds=[write],
-                              stderr=subprocess.DEVNULL)
-    os.close(write)
-    with os.fdopen(read) as pipe:
-        number = pipe.readline().strip()
-    assert number, "Xvfb did not start"
-    name, others = ":" + number, []
-    if shutil.which("openbox"):
-        others.append(subprocess.Popen(["openbox"], env=dict(os.environ, DISPLAY=name), stderr=subprocess.DEVNULL))
-    yield name
-    for process in others + [server]:
-        process.terminate()
-        process.wait()
+    with screen("1500x950") as name:
+        yield name
 
 
 @pytest.fixture(scope="module")
-def report(project, display, tmp_path_factory):
+def report(runs, project, display, tmp_path_factory):
     """What appeared on the screen: list of dicts with name, shot and windows."""
     shots = os.environ.get("GMMHET_SCREENSHOTS") or str(tmp_path_factory.mktemp("screenshots"))
     os.makedirs(shots, exist_ok=True)
-    truth.all_runs(project)
-    done = subprocess.run([sys.executable, os.path.join(HERE, "gui_driver.py"), project.path, shots] + list(VIEWERS), check=False,
-                          env=dict(os.environ, DISPLAY=display, MPLBACKEND="TkAgg"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+    done = subprocess.run([sys.executable, os.path.join(HERE, "gui_driver.py"), project.path, shots]
+                          + list(VIEWERS), check=False,
+                          env=dict(os.environ, DISPLAY=display, MPLBACKEND="TkAgg"), stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True, timeout=420)
     path = os.path.join(shots, "report.json")
     assert os.path.exists(path), done.stdout[-4000:]

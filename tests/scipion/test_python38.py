@@ -1,4 +1,5 @@
-"""Scipion on Python 3.8, where TensorFlow cannot be, with the engine in another environment: forms, validation and a real run."""
+"""Scipion on Python 3.8, where TensorFlow cannot be, with the engine in another environment: forms,
+validation and a real run."""
 import glob
 import json
 import os
@@ -16,7 +17,8 @@ FORMS = """
 import json, sys
 from pyworkflow import Config
 protocols = Config.getDomain().getProtocols()
-said = {name: [len(dict(cls().getDefinition().iterParams())), cls().validate()] for name, cls in protocols.items() if name in %r}
+said = {name: [len(dict(cls().getDefinition().iterParams())), cls().validate()]
+        for name, cls in protocols.items() if name in %r}
 loaded = [name for name in ("tensorflow", "numba") if name in sys.modules]
 print(json.dumps({"python": sys.version_info[:2], "said": said, "loaded": loaded}))
 """
@@ -48,18 +50,21 @@ print(json.dumps(found))
 
 @pytest.fixture(scope="module")
 def python38(tmp_path_factory):
-    """Function that runs code on a Python 3.8 that has Scipion, in a Scipion home of its own, and reads the JSON that it prints last."""
+    """Function that runs code on a Python 3.8 that has Scipion, in a Scipion home of its own, and reads the
+    JSON that it prints last."""
     named = [os.environ.get("GMMHET_PY38", ""), os.path.join(ROOT, ".venv38", "bin", "python"),
              *sorted(glob.glob(os.path.expanduser("~/.pyenv/versions/3.8*/bin/python"))), "python3.8"]
     python = next((path for path in named if path and has_scipion(path)), None)
     if python is None:
         pytest.skip("no Python 3.8 with Scipion was found: name one in GMMHET_PY38")
     home = str(tmp_path_factory.mktemp("home38"))
-    environ = dict(os.environ, PYTHONPATH=folder_with_plugin(home), SCIPION_PYTHON=python, SCIPION_USER_DATA=os.path.join(home, "data"),
+    environ = dict(os.environ, PYTHONPATH=folder_with_plugin(home), SCIPION_PYTHON=python,
+                   SCIPION_USER_DATA=os.path.join(home, "data"),
                    PATH=os.path.dirname(python) + os.pathsep + os.environ["PATH"])
 
     def run(code, **variables):
-        done = subprocess.run([python, "-W", "ignore", "-c", code], check=False, env=dict(environ, **variables), cwd=home,
+        done = subprocess.run([python, "-W", "ignore", "-c", code], check=False,
+                              env=dict(environ, **variables), cwd=home,
                               stdin=subprocess.DEVNULL, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(done.stdout.splitlines()[-1])
@@ -70,7 +75,8 @@ def has_scipion(python):
     """Whether `python` is a Python 3.8 that can import pwem."""
     code = "import sys, pwem; sys.exit(sys.version_info[:2] != (3, 8))"
     try:
-        return subprocess.run([python, "-c", code], check=False, capture_output=True, env=dict(os.environ, PYTHONPATH="")).returncode == 0
+        return subprocess.run([python, "-c", code], check=False, capture_output=True,
+                              env=dict(os.environ, PYTHONPATH="")).returncode == 0
     except OSError:
         return False
 
@@ -92,5 +98,6 @@ def test_a_fit_runs_with_the_engine_in_another_environment(python38, tmp_path):
     found = python38(FIT % (str(tmp_path / "map.mrc"), synthetic.PIXEL_SIZE),
                      GMMHET_ENV_ACTIVATION=". %s/bin/activate" % sys.prefix)
     assert found["error"] == "", found["log"]
-    assert found["atoms"] and found["box"] == synthetic.BOX and found["pixel_size"] == pytest.approx(synthetic.PIXEL_SIZE)
+    assert found["atoms"] and found["box"] == synthetic.BOX
+    assert found["pixel_size"] == pytest.approx(synthetic.PIXEL_SIZE)
     assert found["summary"]["stage"] == "fit"

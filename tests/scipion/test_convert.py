@@ -23,8 +23,10 @@ def column(path, name, kind=float):
 
 
 def reconstructed(star, where, out):
-    """RELION's reconstruction of a star file, with CTF; `where` is the folder that the star file's images are relative to."""
-    run_relion("relion_reconstruct --i %s --o %s --ctf --angpix %g" % (star, out, synthetic.PIXEL_SIZE), where)
+    """RELION's reconstruction of a star file, with CTF; `where` is the folder that the star file's images are
+    relative to."""
+    run_relion("relion_reconstruct --i %s --o %s --ctf --angpix %g"
+               % (star, out, synthetic.PIXEL_SIZE), where)
     with mrcfile.open(out, permissive=True) as file:
         return np.array(file.data)
 
@@ -33,27 +35,29 @@ def reconstructed(star, where, out):
 def written(imported, tmp_path_factory):
     """Star file of the imported particles, written for the engine."""
     path = str(tmp_path_factory.mktemp("written") / "particles.star")
-    assert convert.writeParticles(imported.outputParticles, path, chunk=64) == synthetic.NUMBER
+    assert convert.write_particles(imported.outputParticles, path, chunk=64) == synthetic.NUMBER
     return path
 
 
 def test_alignment_of_relion_angles_agrees_with_the_relion_plugin(imported):
     angles, origins = [np.stack([synthetic.parameters()[name] for name in names], 1) for names in (
         ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"), ("rlnOriginXAngst", "rlnOriginYAngst"))]
-    ours = convert.alignmentFromEuler(angles, origins, synthetic.PIXEL_SIZE)
+    ours = convert.alignment_from_euler(angles, origins, synthetic.PIXEL_SIZE)
     theirs = np.stack([item.getTransform().getMatrix() for item in imported.outputParticles])
     assert np.abs(ours - theirs).max() < 1e-5       # the star file has six decimals
 
 
 @pytest.mark.parametrize("tilt", [0.0, 180.0])
 def test_at_the_poles_angles_come_back_as_the_same_rotation(tilt):
-    matrices = convert.alignmentFromEuler([[10.0, tilt, 25.0]], [[1.0, -2.0]], 1.5)
-    again = convert.alignmentFromEuler(*convert.eulerFromAlignment(matrices, 1.5), 1.5)
+    matrices = convert.alignment_from_euler([[10.0, tilt, 25.0]], [[1.0, -2.0]], 1.5)
+    again = convert.alignment_from_euler(*convert.euler_from_alignment(matrices, 1.5), 1.5)
     assert np.abs(again - matrices).max() < 1e-12
 
 
-@pytest.mark.parametrize("name", ["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst", "rlnDefocusU",
-                                  "rlnDefocusV", "rlnDefocusAngle", "rlnPhaseShift", "rlnCoordinateX", "rlnCoordinateY", "rlnCtfBfactor"])
+@pytest.mark.parametrize("name", ["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst",
+                                  "rlnOriginYAngst", "rlnDefocusU",
+                                  "rlnDefocusV", "rlnDefocusAngle", "rlnPhaseShift", "rlnCoordinateX",
+                                  "rlnCoordinateY", "rlnCtfBfactor"])
 def test_a_number_of_the_star_file_survives_import_and_writing(written, name):
     assert np.abs(np.array(column(written, name)) - synthetic.parameters()[name]).max() < 2e-5
 
@@ -66,11 +70,13 @@ def test_an_integer_of_the_star_file_survives_exactly(written, name):
 def test_both_optics_groups_survive(written):
     groups = list(Table.iterRows(written, tableName="optics"))
     assert [row.rlnOpticsGroupName for row in groups] == ["group1", "group2"]
-    assert all(float(row.rlnImagePixelSize) == synthetic.PIXEL_SIZE and int(row.rlnImageSize) == synthetic.BOX for row in groups)
+    assert all(float(row.rlnImagePixelSize) == synthetic.PIXEL_SIZE and int(row.rlnImageSize) == synthetic.BOX
+               for row in groups)
 
 
 def test_micrograph_names_survive(written):
-    assert [os.path.basename(name) for name in column(written, "rlnMicrographName", str)] == synthetic.parameters()["rlnMicrographName"]
+    names = [os.path.basename(name) for name in column(written, "rlnMicrographName", str)]
+    assert names == synthetic.parameters()["rlnMicrographName"]
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +92,8 @@ def assert_same_map_and_hand(ours, original):
     assert synthetic.correlation(ours, truth[:, :, ::-1]) < 0.7
 
 
-def test_relion_reconstructs_the_same_map_with_the_same_hand_from_the_written_star(project, written, original, tmp_path):
+def test_relion_reconstructs_the_same_map_with_the_same_hand_from_the_written_star(project, written, original,
+                                                                                   tmp_path):
     assert_same_map_and_hand(reconstructed(written, project.path, str(tmp_path / "ours.mrc")), original)
 
 
@@ -94,7 +101,8 @@ def test_relion_reconstructs_the_same_half_map_from_the_written_half_set(project
     halves = []
     for star, where in ((written, project.path), ("particles.star", phantom)):
         out = str(tmp_path / ("half%d.mrc" % len(halves)))
-        run_relion("relion_reconstruct --i %s --o %s --ctf --angpix %g --subset 1" % (star, out, synthetic.PIXEL_SIZE), where)
+        run_relion("relion_reconstruct --i %s --o %s --ctf --angpix %g --subset 1"
+                   % (star, out, synthetic.PIXEL_SIZE), where)
         with mrcfile.open(out, permissive=True) as file:
             halves.append(np.array(file.data))
     assert synthetic.correlation(*halves) > 0.999999
@@ -102,7 +110,8 @@ def test_relion_reconstructs_the_same_half_map_from_the_written_half_set(project
 
 # ------------------------------------------------------------------ particles as the EMAN2 plugin makes them
 def eman_alignment(angles, shifts_px):
-    """A projection alignment as the EMAN2 plugin stores it: the inverse of the matrix of -angles, with minus the shifts."""
+    """A projection alignment as the EMAN2 plugin stores it: the inverse of the matrix of -angles, with minus
+    the shifts."""
     rotation = transformations.euler_matrix(*-np.radians(angles), "szyz")
     rotation[:2, 3] = -np.asarray(shifts_px)
     transform = Transform()
@@ -117,14 +126,16 @@ def write_eman_stack(path, images, bits=0):
             group = file.create_group("MDF/images/%d" % i)
             if bits:
                 low, high = float(image.min()), float(image.max())
-                group.attrs.update({"EMAN.stored_renderbits": bits, "EMAN.stored_rendermin": low, "EMAN.stored_rendermax": high})
+                group.attrs.update({"EMAN.stored_renderbits": bits, "EMAN.stored_rendermin": low,
+                                    "EMAN.stored_rendermax": high})
                 image = np.round((image - low) / (high - low) * (2 ** bits - 1)).astype(np.uint16)
             group.create_dataset("image", data=image)
 
 
 @pytest.fixture(scope="module")
 def eman(project, phantom, tmp_path_factory):
-    """The phantom's particles in an HDF stack, in a set made as the EMAN2 plugin makes it: no optics groups, no RELION labels."""
+    """The phantom's particles in an HDF stack, in a set made as the EMAN2 plugin makes it: no optics groups,
+    no RELION labels."""
     folder = str(tmp_path_factory.mktemp("eman"))
     with mrcfile.open(os.path.join(phantom, "particles.mrcs"), permissive=True) as file:
         write_eman_stack(os.path.join(folder, "stack.hdf"), file.data)
@@ -143,11 +154,13 @@ def eman(project, phantom, tmp_path_factory):
         item.setObjId(int(values["rlnImageId"][i]))
         item.setLocation(i + 1, os.path.join(folder, "stack.hdf"))
         item.setTransform(eman_alignment([values["rlnAngle" + name][i] for name in ("Rot", "Tilt", "Psi")],
-                                         [values["rlnOrigin%sAngst" % name][i] / synthetic.PIXEL_SIZE for name in "XY"]))
+                                         [values["rlnOrigin%sAngst" % name][i] / synthetic.PIXEL_SIZE
+                                          for name in "XY"]))
         ctf = CTFModel()
         ctf.setStandardDefocus(*[float(values["rlnDefocus" + name][i]) for name in ("U", "V", "Angle")])
         item.setCTF(ctf)
-        SetOfParticles.__base__.__base__.append(particles, item)     # SetOfImages would ask the EMAN2 plugin for the size
+        # SetOfImages would ask the EMAN2 plugin for the size
+        SetOfParticles.__base__.__base__.append(particles, item)
     particles.write()
     return particles
 
@@ -155,13 +168,14 @@ def eman(project, phantom, tmp_path_factory):
 def test_relion_reconstructs_the_same_map_from_particles_of_an_eman_stack(eman, original, tmp_path):
     """RELION reads no HDF: the images are rewritten, in the order and under the names of the written star."""
     star = str(tmp_path / "particles.star")
-    convert.writeParticles(eman, star)
+    convert.write_particles(eman, star)
     with open(star) as file:
         text = file.read()
     names = column(star, "rlnImageName", str)
     path = names[0].split("@")[1]
     with h5py.File(path) as source, mrcfile.new(str(tmp_path / "stack.mrcs")) as out:
-        out.set_data(np.stack([source["MDF/images/%d/image" % (int(name.split("@")[0]) - 1)][()] for name in names]))
+        out.set_data(np.stack([source["MDF/images/%d/image" % (int(name.split("@")[0]) - 1)][()]
+                               for name in names]))
         out.set_image_stack()
     for i, name in enumerate(names, 1):
         text = text.replace(name, "%06d@%s" % (i, "stack.mrcs"))
@@ -172,15 +186,18 @@ def test_relion_reconstructs_the_same_map_from_particles_of_an_eman_stack(eman, 
 
 
 def test_ids_of_an_eman_set_survive(eman, tmp_path):
-    convert.writeParticles(eman, str(tmp_path / "particles.star"))
-    assert column(str(tmp_path / "particles.star"), "rlnImageId", int) == synthetic.parameters()["rlnImageId"].tolist()
+    convert.write_particles(eman, str(tmp_path / "particles.star"))
+    ids = column(str(tmp_path / "particles.star"), "rlnImageId", int)
+    assert ids == synthetic.parameters()["rlnImageId"].tolist()
 
 
 def test_the_engine_reads_the_images_that_a_written_star_names_in_an_eman_stack(eman, phantom, tmp_path):
-    code = ("import sys, numpy as np\nfrom gmmhet.engine.io.particles import read_particles\n"
-            "found = read_particles(sys.argv[1])\nnp.savez(sys.argv[2], ids=found.ids, images=found.read(np.array([0, 7, 299])))")
+    code = ("import sys, numpy as np\n"
+            "from gmmhet.engine.particles.particle_set import read_particles\n"
+            "particles = read_particles(sys.argv[1])\n"
+            "np.savez(sys.argv[2], ids=particles.ids, images=particles.read(np.array([0, 7, 299])))")
     star, out = str(tmp_path / "particles.star"), str(tmp_path / "read.npz")
-    convert.writeParticles(eman, star)
+    convert.write_particles(eman, star)
     subprocess.run([sys.executable, "-c", code, star, out], check=True)
     with mrcfile.open(os.path.join(phantom, "particles.mrcs"), permissive=True) as file, np.load(out) as read:
         assert np.array_equal(read["images"], file.data[[0, 7, 299]])
@@ -189,44 +206,45 @@ def test_the_engine_reads_the_images_that_a_written_star_names_in_an_eman_stack(
 
 # ------------------------------------------------------------------ reading back
 def test_alignment_read_back_is_what_was_written(imported, written):
-    found = convert.readAlignment(written)
+    found = convert.read_poses(written)
     for item, values in convert.join(imported.outputParticles.iterItems(), found, "alignment"):
         before = item.getTransform().getMatrix()
-        convert.setAlignment(item, values, synthetic.PIXEL_SIZE)
+        convert.set_alignment(item, values, synthetic.PIXEL_SIZE)
         assert np.abs(item.getTransform().getMatrix() - before).max() < 1e-9
 
 
 def test_joining_names_the_particle_that_has_no_value(imported, written):
-    found = convert.readAlignment(written)
+    found = convert.read_poses(written)
     del found[14]
-    with pytest.raises(convert.ConversionError, match="Particle 14 of the input set has no refined orientation"):
+    with pytest.raises(convert.ConversionError, match="Particle 14 of the input set has no refined orient"):
         list(convert.join(imported.outputParticles.iterItems(), found, "refined orientation"))
 
 
 def write_latents(path, ids, copies):
     values = np.arange(len(ids), dtype=float)
-    np.savez(path, id=np.array(ids), copy=np.array(copies), z=np.stack([values, -values], 1), agreement=values, neutral_agreement=values,
+    np.savez(path, id=np.array(ids), copy=np.array(copies), z=np.stack([values, -values], 1),
+             agreement=values, neutral_agreement=values,
              held_out=values > 3)
 
 
 def test_latents_are_joined_by_id_and_copy_whatever_their_order(tmp_path):
     write_latents(str(tmp_path / "latents.npz"), [9, 4, 4, 9], [0, 1, 0, 1])
-    found = convert.readLatents(str(tmp_path / "latents.npz"))
-    assert found[4]["z"].tolist() == [[2, -2], [1, -1]]
-    assert found[9]["z"].tolist() == [[0, 0], [3, -3]]
-    assert found[9]["agreement"] == 1.5
+    found = convert.read_latents_by_id(str(tmp_path))
+    assert found[4].z.tolist() == [[2, -2], [1, -1]]
+    assert found[9].z.tolist() == [[0, 0], [3, -3]]
+    assert found[9].agreement == 1.5
 
 
 def test_latents_that_lack_a_copy_are_refused(tmp_path):
     write_latents(str(tmp_path / "latents.npz"), [9, 4, 4, 5], [0, 1, 0, 0])
     with pytest.raises(convert.ConversionError, match="does not hold all 2 symmetry copies"):
-        convert.readLatents(str(tmp_path / "latents.npz"))
+        convert.read_latents_by_id(str(tmp_path))
 
 
 # ------------------------------------------------------------------ what cannot be written
 def refused(particles, path):
     with pytest.raises(convert.ConversionError) as caught:
-        convert.writeParticles(particles, path)
+        convert.write_particles(particles, path)
     return str(caught.value)
 
 
@@ -253,12 +271,13 @@ def test_an_empty_set_is_refused(copy_of, tmp_path):
 
 
 def test_a_set_whose_particles_are_all_disabled_is_refused(copy_of, tmp_path):
-    assert "all its particles are disabled" in refused(copy_of(change_item=lambda item: item.setEnabled(False)), str(tmp_path / "x.star"))
+    disabled = copy_of(change_item=lambda item: item.setEnabled(False))
+    assert "all its particles are disabled" in refused(disabled, str(tmp_path / "x.star"))
 
 
 def test_disabled_particles_are_left_out(copy_of, tmp_path):
     made = copy_of(change_item=lambda item: item.setEnabled(item.getObjId() != 14))
-    assert convert.writeParticles(made, str(tmp_path / "x.star")) == 4
+    assert convert.write_particles(made, str(tmp_path / "x.star")) == 4
     assert column(str(tmp_path / "x.star"), "rlnImageId", int) == [11, 17, 20, 23]
 
 
@@ -268,12 +287,15 @@ def test_particles_without_alignment_are_refused(copy_of, tmp_path):
 
 
 def test_particles_without_ctf_are_refused(copy_of, tmp_path):
-    assert "have no CTF" in refused(copy_of(change_item=lambda item: item.setCTF(None)), str(tmp_path / "x.star"))
+    assert "have no CTF" in refused(copy_of(change_item=lambda item: item.setCTF(None)),
+                                    str(tmp_path / "x.star"))
 
 
 def test_phase_flipped_particles_are_marked_in_every_optics_group(copy_of, tmp_path):
-    convert.writeParticles(copy_of(change_set=lambda made: made.setIsPhaseFlipped(True)), str(tmp_path / "x.star"))
-    assert [row.rlnCtfDataArePhaseFlipped for row in Table.iterRows(str(tmp_path / "x.star"), tableName="optics")] == [1, 1]
+    convert.write_particles(copy_of(change_set=lambda made: made.setIsPhaseFlipped(True)),
+                            str(tmp_path / "x.star"))
+    assert [row.rlnCtfDataArePhaseFlipped
+            for row in Table.iterRows(str(tmp_path / "x.star"), tableName="optics")] == [1, 1]
 
 
 def test_particles_that_are_not_phase_flipped_are_not_marked(written):
@@ -290,23 +312,25 @@ def test_particles_without_voltage_are_refused(copy_of, tmp_path):
 
 def test_the_optics_group_of_an_item_survives(copy_of, tmp_path):
     """Scipion's import drops it from the items; protocols of the RELION plugin keep it."""
-    made = copy_of(change_item=lambda item: convert.setScalar(item, "_rlnOpticsGroup", 1 + item.getObjId() % 2))
-    convert.writeParticles(made, str(tmp_path / "x.star"))
+    made = copy_of(change_item=lambda item: convert.set_scalar(item, "_rlnOpticsGroup",
+                                                               1 + item.getObjId() % 2))
+    convert.write_particles(made, str(tmp_path / "x.star"))
     assert column(str(tmp_path / "x.star"), "rlnOpticsGroup", int) == [2, 1, 2, 1, 2]
 
 
 def test_stack_names_with_blanks_survive(copy_of, tmp_path):
     made = copy_of(change_item=lambda item: item.setLocation(item.getObjId(), "a folder/stack.mrcs"))
-    convert.writeParticles(made, str(tmp_path / "x.star"))
+    convert.write_particles(made, str(tmp_path / "x.star"))
     assert column(str(tmp_path / "x.star"), "rlnImageName", str)[0] == "000011@a folder/stack.mrcs"
 
 
-@pytest.mark.parametrize("path, name", [("stack.mrcs", "000003@stack.mrcs"), ("map.mrc:mrcs", "000003@map.mrc"),
+@pytest.mark.parametrize("path, name",
+                         [("stack.mrcs", "000003@stack.mrcs"), ("map.mrc:mrcs", "000003@map.mrc"),
                                         ("data:2024/stack.mrcs", "000003@data:2024/stack.mrcs")])
 def test_image_names_drop_format_marks_only(path, name):
     item = Particle()
     item.setLocation(3, path)
-    assert convert.imageName(item) == name
+    assert convert.image_name(item) == name
 
 
 # ------------------------------------------------------------------ maps
@@ -314,11 +338,12 @@ def test_a_map_in_eman_format_is_rewritten_as_it_is(tmp_path):
     write_eman_stack(str(tmp_path / "map.hdf"), [synthetic.density()])
     volume = Volume(location=str(tmp_path / "map.hdf"))
     volume.setSamplingRate(3.5)
-    path = convert.writeMap(volume, str(tmp_path / "map.mrc"))
+    path = convert.write_map(volume, str(tmp_path / "map.mrc"))
     with mrcfile.open(path) as file:
         assert np.array_equal(file.data, synthetic.density())
-    assert convert.pixelSizeOf(path) == pytest.approx(3.5)
+    assert convert.pixel_size_of(path) == pytest.approx(3.5)
 
 
 def test_an_mrc_map_is_used_where_it_is(tmp_path):
-    assert convert.writeMap(Volume(location="somewhere/map.mrc:mrc"), str(tmp_path / "map.mrc")) == "somewhere/map.mrc"
+    assert convert.write_map(Volume(location="somewhere/map.mrc:mrc"),
+                             str(tmp_path / "map.mrc")) == "somewhere/map.mrc"
