@@ -1,8 +1,10 @@
-"""Kill -9 at random moments of `gmmhet train`: does every run, continued with --resume, end like one that was left alone?
+"""Kill -9 at random moments of `gmmhet train`: does every run, continued with --resume, end like one that was
+left alone?
 
     python bench/kills.py --particles set/particles.star --gmm fit [--kills 20] [--epochs 2] [--seed 1]
 
-Prints, per kill, the moment, what the run had left by then, and by how much its weights and latent points differ at the end.
+Prints, per kill, the moment, what the run had left by then, and by how much its weights and latent points
+differ at the end.
 """
 import argparse
 import os
@@ -14,15 +16,20 @@ import time
 
 import numpy as np
 
+from gmmhet.engine.latents import Latents
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 #: largest difference of a weight, and of z in its standard deviations, that rounding explains
 ROUNDING = 1e-3
 
 
 def start(options, out):
-    """The run, or its continuation, in a process of its own; its messages go to a file beside the run's folder."""
-    command = [sys.executable, "-m", "gmmhet.engine.cli", "train", "--particles", options.particles, "--gmm", options.gmm, "--out", out,
-               "--epochs", str(options.epochs), "--latent-steps", "1", "--latent-dim", "2", "--gpus", "none", "--resume"]
+    """The run, or its continuation, in a process of its own; its messages go to a file beside the run's
+    folder."""
+    command = [sys.executable, "-m", "gmmhet.engine.cli", "train", "--particles", options.particles, "--gmm",
+               options.gmm, "--out", out,
+               "--epochs", str(options.epochs), "--latent-steps", "1", "--latent-dim", "2", "--gpus", "none",
+               "--resume"]
     with open(out + ".log", "ab") as log:
         return subprocess.Popen(command, env=dict(os.environ, PYTHONPATH=ROOT), stdout=log, stderr=log)
 
@@ -38,15 +45,18 @@ def finish(options, out):
 
 def left(out):
     """Names of the files that a killed run left."""
-    return sorted(os.path.relpath(os.path.join(where, name), out) for where, _, names in os.walk(out) for name in names)
+    return sorted(os.path.relpath(os.path.join(where, name), out) for where, _, names in os.walk(out)
+                  for name in names)
 
 
 def differences(first, second):
     """Largest difference of the weights, and of z in standard deviations."""
-    with np.load(os.path.join(first, "model", "weights.npz")) as a, np.load(os.path.join(second, "model", "weights.npz")) as b:
+    with np.load(os.path.join(first, "model",
+                              "weights.npz")) as a, np.load(os.path.join(second, "model",
+                                                                         "weights.npz")) as b:
         weights = max(np.abs(a[name] - b[name]).max() for name in a.files)
-    with np.load(os.path.join(first, "latents.npz")) as a, np.load(os.path.join(second, "latents.npz")) as b:
-        return weights, np.abs(a["z"] - b["z"]).max() / a["z"].std()
+    a, b = (Latents.load(folder).z for folder in (first, second))
+    return weights, np.abs(a - b).max() / a.std()
 
 
 def main():

@@ -1,4 +1,5 @@
-"""How near a result comes to the truth of a `systems.System`: oracle, motion of the decoded Gaussians, FSC inside the moving region."""
+"""How near a result comes to the truth of a `systems.System`: oracle, motion of the decoded Gaussians, FSC
+inside the moving region."""
 import numpy as np
 import tensorflow as tf
 from scipy import fft
@@ -11,11 +12,12 @@ from gmmhet.engine.imaging.ctf import ctf_values
 from gmmhet.engine.imaging.fourier import FourierGrid, transform
 from gmmhet.engine.imaging.fsc import masked_fsc_curve
 from gmmhet.engine.imaging.pose import symmetry_matrices
-from gmmhet.engine.imaging.projection import place, project
-from gmmhet.engine.io.particles import read_particles
+from gmmhet.engine.imaging.pose_change import Pose
+from gmmhet.engine.imaging.projection import project_mixture
 from gmmhet.engine.latent.cluster import kmeans_labels
 from gmmhet.engine.log import progress
-from gmmhet.engine.reconstruction.backprojection import backproject
+from gmmhet.engine.particles.particle_set import read_particles
+from gmmhet.engine.reconstruction.backprojection import ReconstructionSettings, backproject
 from gmmhet.engine.simulate.physics import plain_r2, rigid_rotations
 from gmmhet.engine.simulate.scores import information, rank_correlation
 
@@ -25,22 +27,25 @@ SWEEP = 9
 REGION_ANGST, EDGE_PX = 8.0, 3.0
 #: finest voxel at which true maps are drawn
 FINE_ANGST = 2.0
-#: state whose map is compared, for sets without a moving domain, and where a domain stands in it, as a share of its largest angle
+#: state whose map is compared, for sets without a moving domain, and where a domain stands in it, as a share
+#: of its largest angle
 SHOWN_STATE, SHOWN_SHARE = 3, 0.6
 #: share of the particles that show a state
 NEAR_SHARE = 0.1
 
 
 def likelihoods(system, particles, points=25, batch_size=32):
-    """How likely every coordinate of the system's grid, and single models, are for every particle, whose noise is white with variance 1.
+    """How likely every coordinate of the system's grid, and single models, are for every particle, whose
+    noise is white with variance 1.
 
-    The same as in `gmmhet.engine.simulate.oracle.posterior`, all rings below Nyquist and no mask, but made from the images of the
-    components of which all grid points are sums, which is what two movers or a large molecule need.
+    The same as in `gmmhet.engine.simulate.oracle.posterior`, all rings below Nyquist and no mask, but made
+    from the images of the components of which all grid points are sums, which is what two movers or a large
+    molecule need.
 
     Returns
     -------
-    coordinates [G, 1 + movers], log p(image, coordinate) [n, G], and log p(image) of the mean density of all particles and of those of each
-    state [n, 1 + states]; but for a constant of the image.
+    coordinates [G, 1 + movers], log p(image, coordinate) [n, G], and log p(image) of the mean density of all
+    particles and of those of each state [n, 1 + states]; but for a constant of the image.
     """
     coordinates, prior = system.grid(points)
     parts, uses = system.components(coordinates)
@@ -52,30 +57,38 @@ def likelihoods(system, particles, points=25, batch_size=32):
 
     @tf.function(reduce_retracing=True, autograph=False)
     def log_likelihoods(images, rotation, shift, ctf):
-        data, transfer = root_weight * transform(images, grid), root_weight * ctf_values(ctf, grid.kx, grid.ky)[:, None]
-        drawn = tf.stack([tf.reshape(transfer * project(place(tf.constant(m.centers), rotation, shift), tf.constant(m.amplitudes),
-                                                        tf.constant(m.widths), grid), [-1, values]) for m in parts], 1)
-        cross, gram = tf.einsum("bpk,bk->bp", drawn, tf.reshape(data, [-1, values])), tf.matmul(drawn, drawn, transpose_b=True)
-        return tf.matmul(cross, held, transpose_b=True) - 0.5 * tf.reduce_sum(tf.einsum("gp,bpq->bgq", held, gram) * held, 2)
+        data, transfer = root_weight * transform(images,
+                                                 grid), root_weight * ctf_values(ctf, grid.kx,
+                                                                                 grid.ky)[:, None]
+        drawn = tf.stack([tf.reshape(transfer * project_mixture(m, Pose(rotation, shift), grid),
+                                     [-1, values]) for m in parts], 1)
+        cross, gram = tf.einsum("bpk,bk->bp", drawn,
+                                tf.reshape(data, [-1, values])), tf.matmul(drawn, drawn, transpose_b=True)
+        return tf.matmul(cross, held,
+                         transpose_b=True) - 0.5 * tf.reduce_sum(tf.einsum("gp,bpq->bgq", held, gram) * held,
+                                                                 2)
 
     chunks = []
     for start in progress(range(0, len(particles), batch_size), -(-len(particles) // batch_size), "oracle"):
         rows = np.arange(start, min(start + batch_size, len(particles)))
-        chunks.append(log_likelihoods(particles.read(rows), particles.rotation[rows], particles.shift_angst[rows], particles.ctf[rows]))
+        chunks.append(log_likelihoods(particles.read(rows), particles.rotation[rows],
+                                      particles.shift_angst[rows], particles.ctf[rows]))
     found = np.concatenate(chunks).astype(np.float64)
     return coordinates, found[:, :len(coordinates)] + np.log(prior), found[:, len(coordinates):]
 
 
 def evidence(system, coordinates, log_p, single, state):
-    """By how much the system explains particles better than one density does, nats [n, 2]: than the mean of all, and, the state [n] of each
-    being known, than the mean of its state. Arrays as of `likelihoods`."""
+    """By how much the system explains particles better than one density does, nats [n, 2]: than the mean of
+    all, and, the state [n] of each being known, than the mean of its state. Arrays as of `likelihoods`."""
     own = logsumexp(np.where(coordinates[:, 0] == state[:, None], log_p, -np.inf), axis=1)
     own -= np.log([s.population for s in system.states])[state]
-    return np.stack([logsumexp(log_p, axis=1) - single[:, 0], own - single[np.arange(len(state)), 1 + state]], 1)
+    return np.stack([logsumexp(log_p, axis=1) - single[:, 0], own - single[np.arange(len(state)), 1 + state]],
+                    1)
 
 
 def estimates(system, coordinates, p):
-    """The oracle's answer: most probable state [n], and posterior mean of each mover's angle where the mover is there, [n, movers]."""
+    """The oracle's answer: most probable state [n], and posterior mean of each mover's angle where the mover
+    is there, [n, movers]."""
     number = coordinates[:, 0].astype(int)
     state = np.argmax(np.stack([p[:, number == s].sum(1) for s in range(len(system.states))], 1), axis=1)
     angles = []
@@ -87,14 +100,16 @@ def estimates(system, coordinates, p):
 
 def swept(system, mover):
     """Where the atoms of a mover can be, [SWEEP * P, 3]."""
-    points = system.base.centers[mover.members]
-    return np.concatenate([mover.turned(points, a) for a in np.linspace(-mover.angle_deg, mover.angle_deg, SWEEP)])
+    points = system.reference.centers[mover.members]
+    return np.concatenate([mover.turned(points, a)
+                           for a in np.linspace(-mover.angle_deg, mover.angle_deg, SWEEP)])
 
 
 def owners(centers, system):
-    """What each Gaussian of a neutral model stands for, by the nearest atom at any angle: 0 what is at rest, j the mover j - 1. Int [N]."""
+    """What each Gaussian of a neutral model stands for, by the nearest atom at any angle: 0 what is at rest,
+    j the mover j - 1. Int [N]."""
     still = ~np.any([m.members for m in system.movers], axis=0)
-    sets = [system.base.centers[still]] + [swept(system, m) for m in system.movers]
+    sets = [system.reference.centers[still]] + [swept(system, m) for m in system.movers]
     return np.argmin([cKDTree(points).query(centers)[0] for points in sets], axis=0)
 
 
@@ -105,9 +120,11 @@ def true_displacements(mover, points, angles_deg):
 
 
 def decoded_motion(model, z, system, movers, truth, batch_size=256):
-    """Angles that the decoded Gaussians show, with no regression, and how far each Gaussian is from where it should be.
+    """Angles that the decoded Gaussians show, with no regression, and how far each Gaussian is from where it
+    should be.
 
-    Everything is seen from what does not move. The error leaves out each Gaussian's mean over the particles: the neutral model's own.
+    Everything is seen from what does not move. The error leaves out each Gaussian's mean over the particles:
+    the neutral model's own.
 
     Parameters
     ----------
@@ -115,12 +132,13 @@ def decoded_motion(model, z, system, movers, truth, batch_size=256):
 
     Returns
     -------
-    angles [n, len(movers)] in degrees, rms coordinate error [len(movers)] and rms true displacement [len(movers)], both in Å.
+    angles [n, len(movers)] in degrees, rms coordinate error [len(movers)] and rms true displacement
+    [len(movers)], both in Å.
     """
     neutral, owner = model.neutral, owners(model.neutral.centers, system)
     rest, mine = owner == 0, [(owner == j + 1) & model.free for j in movers]
     weights = [neutral.amplitudes[m] / neutral.amplitudes[m].sum() for m in mine]
-    angles, sums = [], [np.zeros((2, 2, m.sum(), 3)) for m in mine]     # (error, truth) x (sum, sum of squares)
+    angles, sums = [], [np.zeros((2, 2, m.sum(), 3)) for m in mine]   # (error, truth) x (sum, sum of squares)
     for i in range(0, len(z), batch_size):
         centers, amplitudes, _ = model.decode(z[i:i + batch_size])
         turn = rigid_rotations(neutral.centers[rest], centers[:, rest], amplitudes[:, rest]).as_matrix()
@@ -130,22 +148,30 @@ def decoded_motion(model, z, system, movers, truth, batch_size=256):
         found = []
         for k, j in enumerate(movers):
             own = neutral.centers[mine[k]]
-            found.append(np.degrees(rigid_rotations(own, seen[:, mine[k]], amplitudes[:, mine[k]]).as_rotvec() @ system.movers[j].axis))
+            found.append(np.degrees(rigid_rotations(own, seen[:, mine[k]],
+                                                    amplitudes[:, mine[k]]).as_rotvec()
+                                    @ system.movers[j].axis))
             wanted = true_displacements(system.movers[j], own, truth[i:i + batch_size, k])
             for row, values in enumerate((seen[:, mine[k]] - own - wanted, wanted)):
                 sums[k][row] += values.sum(0), (values**2).sum(0)
         angles.append(np.stack(found, 1))
-    spread = [np.sqrt(np.einsum("rpi,p->r", s[:, 1] / len(z) - (s[:, 0] / len(z)) ** 2, w)) for s, w in zip(sums, weights)]
+    spread = [np.sqrt(np.einsum("rpi,p->r", s[:, 1] / len(z) - (s[:, 0] / len(z)) ** 2, w))
+              for s, w in zip(sums, weights)]
     return np.concatenate(angles), np.array([s[0] for s in spread]), np.array([s[1] for s in spread])
 
 
 def oracle_error(system, movers, truth, estimate):
-    """Coordinate error (Å, rms) of the movers' atoms when they are turned by the oracle's angles, [len(movers)]."""
+    """Coordinate error (Å, rms) of the movers' atoms when they are turned by the oracle's angles,
+    [len(movers)]."""
     found = []
     for k, j in enumerate(movers):
         mover = system.movers[j]
-        points, weight = system.base.centers[mover.members][::5], system.base.amplitudes[mover.members][::5]
-        off = true_displacements(mover, points, estimate[:, k]) - true_displacements(mover, points, truth[:, k])
+        points, weight = (
+            system.reference.centers[mover.members][::5],
+            system.reference.amplitudes[mover.members][::5],
+        )
+        off = true_displacements(mover, points,
+                                 estimate[:, k]) - true_displacements(mover, points, truth[:, k])
         found.append(np.sqrt(np.average(off.var(0).sum(-1), weights=weight)))
     return np.array(found)
 
@@ -153,12 +179,14 @@ def oracle_error(system, movers, truth, estimate):
 def amplitude_spread(model, z, most=2000):
     """Root mean square change of the free amplitudes over the particles, as a fraction of their mean."""
     chosen = z[np.linspace(0, len(z) - 1, min(most, len(z))).astype(int)]
-    amplitudes = np.concatenate([model.decode(chosen[i:i + 200])[1][:, model.free] for i in range(0, len(chosen), 200)])
+    amplitudes = np.concatenate([model.decode(chosen[i:i + 200])[1][:, model.free]
+                                 for i in range(0, len(chosen), 200)])
     return float(np.sqrt(np.mean(amplitudes.var(0))) / amplitudes.mean())
 
 
 def end_bias(decoded, truth, chosen_by):
-    """Mean decoded minus mean true angle in the tenth of the particles at either end of `chosen_by` [n], rms over the two ends, degrees."""
+    """Mean decoded minus mean true angle in the tenth of the particles at either end of `chosen_by` [n], rms
+    over the two ends, degrees."""
     order = np.argsort(chosen_by)
     ends = order[:max(len(order) // 10, 1)], order[-max(len(order) // 10, 1):]
     return float(np.sqrt(np.mean([np.mean(decoded[e] - truth[e]) ** 2 for e in ends])))
@@ -170,17 +198,19 @@ def true_map(system, coordinate, box, pixel_size):
     model = system.at(coordinate)
     fine = render(Mixture(model.centers, model.amplitudes, model.widths), box * times, pixel_size / times)
     kept = np.r_[0:box - box // 2, -(box // 2):0]
-    whole = fft.fftn(fft.ifftshift(fine), workers=-1)[np.ix_(kept, kept, kept)] / times**2     # render counts mass per pixel area
+    whole = fft.fftn(fft.ifftshift(fine),
+                     workers=-1)[np.ix_(kept, kept, kept)] / times**2     # render counts mass per pixel area
     return fft.fftshift(fft.ifftn(whole).real).astype(np.float32)
 
 
 def region_mask(system, box, pixel_size):
     """Soft mask of where anything can move or be absent, [L, L, L]."""
     absent = np.any([s.absent for s in system.states], axis=0)
-    points = np.concatenate([system.base.centers[absent]] + [swept(system, m) for m in system.movers])
+    points = np.concatenate([system.reference.centers[absent]] + [swept(system, m) for m in system.movers])
     axis = (np.arange(box) - box // 2) * pixel_size
     z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
-    beyond = (cKDTree(points).query(np.stack([x, y, z], -1).reshape(-1, 3))[0] - REGION_ANGST) / (EDGE_PX * pixel_size)
+    beyond = (cKDTree(points).query(np.stack([x, y, z], -1).reshape(-1, 3))[0]
+              - REGION_ANGST) / (EDGE_PX * pixel_size)
     return (0.5 + 0.5 * np.cos(np.pi * np.clip(beyond, 0, 1))).reshape(box, box, box).astype(np.float32)
 
 
@@ -194,29 +224,34 @@ def rms(values):
     return float(np.sqrt(np.mean(np.square(values))))
 
 
-# What follows takes a case (system, true coordinates and the oracle's estimates; ids are row numbers from 1) and a run (model and latents).
+# What follows takes a case (system, true coordinates and the oracle's estimates; ids are row numbers from 1)
+# and a run (model and latents).
 
 def items(case, run):
-    """Latent points of a run with their truth: rows of the set [n], copy [n], z [n, D]; ids are row numbers from 1."""
-    return run["latents"]["id"] - 1, run["latents"]["copy"], run["latents"]["z"]
+    """Latent points of a run with their truth: rows of the set [n], copy [n], z [n, D]; ids are row numbers
+    from 1."""
+    return run["latents"].ids - 1, run["latents"].copy, run["latents"].z
 
 
 def free_unit(model, system):
     """The mover (from 0) that the free Gaussians stand for most."""
     owner = owners(model.neutral.centers, system)
-    return int(np.argmax([model.neutral.amplitudes[(owner == j + 1) & model.free].sum() for j in range(len(system.movers))]))
+    return int(np.argmax([model.neutral.amplitudes[(owner == j + 1) & model.free].sum()
+                          for j in range(len(system.movers))]))
 
 
 def units_of_copies(system, free):
     """The mover (from 0) that each symmetry copy of a particle has in the place of the free one, [copies]."""
-    middle = np.stack([system.base.centers[m.members].mean(0) for m in system.movers])
-    return np.argmin(np.linalg.norm((symmetry_matrices(system.symmetry) @ middle[free])[:, None] - middle, axis=2), axis=1)
+    middle = np.stack([system.reference.centers[m.members].mean(0) for m in system.movers])
+    return np.argmin(np.linalg.norm((symmetry_matrices(system.symmetry) @ middle[free])[:, None] - middle,
+                                    axis=2), axis=1)
 
 
 def aligned(case, run):
     """Movers to look at, and per item the set's row, z, true and the oracle's angles [n, len(movers)].
 
-    Under symmetry these are the angles of the unit that a copy's orientation brings to the place of the free one.
+    Under symmetry these are the angles of the unit that a copy's orientation brings to the place of the free
+    one.
     """
     row, copy, z = items(case, run)
     true, oracle = case.coordinates[:, 1:], case.oracle["angles"]
@@ -230,7 +265,7 @@ def aligned(case, run):
 def motion_scores(case, run):
     """Scores of a set whose domains move; also the decoded angles [n, movers]."""
     movers, row, z, true, oracle = aligned(case, run)
-    if case.system.name == "mixed":       # the subset may hold particles without the domain, which have no angle
+    if case.system.name == "mixed":    # the subset may hold particles without the domain, which have no angle
         there = np.array([bool(s.moves) for s in case.system.states])[case.coordinates[row, 0].astype(int)]
         row, z, true, oracle = row[there], z[there], true[there], oracle[there]
     angles, error, still = decoded_motion(run["model"], z, case.system, movers, true)
@@ -247,7 +282,10 @@ def motion_scores(case, run):
     if case.system.symmetry != "c1":
         count = len(case.system.movers)
         place = units_of_copies(case.system, movers[0])[items(case, run)[1]]
-        state, away = case.coordinates[:, 0], 1 - run["landscape"]["probability"][:, 0]      # the largest cluster is that of rest
+        state, away = (
+            case.coordinates[:, 0],
+            1 - run["landscape"]["probability"][:, 0],
+        )  # the largest cluster is that of rest
 
         def right(values):
             table = np.zeros((len(state), count))
@@ -259,14 +297,14 @@ def motion_scores(case, run):
 
 
 def evidence_scores(case, run, of_state):
-    """Evidence over a single model on the particles that a run held out, ours and the oracle's (see `evidence`); None where a set was
-    simulated without.
+    """Evidence over a single model on the particles that a run held out, ours and the oracle's (see
+    `evidence`); None where a set was simulated without.
 
     of_state : bool, whether the run is of particles of which the earlier stages have found the state.
     """
     if case.oracle.get("evidence") is None:
         return None
-    row = np.unique(items(case, run)[0][run["latents"]["held_out"]])
+    row = np.unique(items(case, run)[0][run["latents"].held_out])
     return [run["summary"]["held_out_evidence"], float(np.mean(case.oracle["evidence"][row, int(of_state)]))]
 
 
@@ -280,7 +318,8 @@ def state_scores(case, run):
 
 
 def region_fsc(case, star, run, shown):
-    """FSC inside the moving region with the true map of one state: consensus, particles near it in z, particles truly nearest.
+    """FSC inside the moving region with the true map of one state: consensus, particles near it in z,
+    particles truly nearest.
 
     Parameters
     ----------
@@ -291,7 +330,8 @@ def region_fsc(case, star, run, shown):
     count = max(int(NEAR_SHARE * len(particles)), 50)
     if system.movers:
         movers, row, z, true, _ = aligned(case, run)
-        there = ~np.isin(case.coordinates[row, 0], [s for s, state in enumerate(system.states) if not state.moves])
+        there = ~np.isin(case.coordinates[row, 0],
+                         [s for s, state in enumerate(system.states) if not state.moves])
         row, copy, z, true = row[there], copy[there], z[there], true[there]
         wanted = np.array([SHOWN_SHARE * system.movers[j].angle_deg for j in movers])
         coordinate = np.zeros(1 + len(system.movers))
@@ -309,15 +349,20 @@ def region_fsc(case, star, run, shown):
 
     def of(chosen):
         part = at.select(row[chosen])
-        return backproject(part.with_poses(part.rotation.astype(float) @ turn[copy[chosen]], part.shift_angst), np.arange(len(chosen)))
+        return backproject(part.with_poses(part.rotation.astype(float) @ turn[copy[chosen]],
+                                           part.shift_angst), np.arange(len(chosen)))
     grid = particles.box, particles.pixel_size
     truth, mask = true_map(system, coordinate, *grid), region_mask(system, *grid)
-    consensus = backproject(particles, np.arange(len(particles)), system.symmetry)
+    consensus = backproject(particles, np.arange(len(particles)), ReconstructionSettings(system.symmetry))
     return [mean_fsc(volume, truth, mask) for volume in (consensus, of(near), of(truly))]
 
 
 def spurious(null, runs, name):
     """How much the null set varies: dict with the unit, its figure and the real set's."""
     by_amplitude = name == "assembly"
-    figure = (lambda r: amplitude_spread(r["model"], r["latents"]["z"])) if by_amplitude else (lambda r: r["summary"]["motion_rms_angst"])
+    figure = (
+        (lambda r: amplitude_spread(r["model"], r["latents"].z))
+        if by_amplitude
+        else (lambda r: r["summary"]["motion_rms_angst"])
+    )
     return dict(of="amplitude" if by_amplitude else "Å", null=figure(null[-1]), real=figure(runs[-1]))

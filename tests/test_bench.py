@@ -18,9 +18,11 @@ from gmmhet.engine.gmm.regions import region_parts, sample_map
 from gmmhet.engine.imaging.fourier import FourierGrid
 from gmmhet.engine.imaging.pose import symmetry_matrices
 from gmmhet.engine.imaging.projection import project
-from gmmhet.engine.io.particles import read_particles, write_particles
+from gmmhet.engine.latents import Latents
+from gmmhet.engine.particles.metadata import ParticleMetadata, write_particles
+from gmmhet.engine.particles.particle_set import read_particles
 from gmmhet.engine.simulate import oracle
-from gmmhet.engine.simulate.images import draw_ctf, draw_poses, noisy_images
+from gmmhet.engine.simulate.images import SimulatedSet, draw_ctf, draw_poses, noisy_images
 
 BENCH = os.path.join(os.path.dirname(__file__), os.pardir, "bench")
 
@@ -41,9 +43,12 @@ def test_the_dense_formula_that_speed_is_compared_with_is_the_same_projection():
                                project(xy, mixture.amplitudes, mixture.widths, grid), atol=1e-5)
 
 
-@pytest.mark.parametrize("what, method", [("bare", ""), ("project", "dense"), ("project", "local"), ("step", "dense"), ("step", "local")])
+@pytest.mark.parametrize("what, method",
+                         [("bare", ""), ("project", "dense"), ("project", "local"), ("step", "dense"),
+                          ("step", "local")])
 def test_every_row_of_the_speed_table_is_measured(what, method):
-    row = load("speed").measure(dict(gaussians=30, box=24, batch=3, seconds=0.0, dense_memory=1.0, what=what, method=method))
+    row = load("speed").measure(dict(gaussians=30, box=24, batch=3, seconds=0.0, dense_memory=1.0, what=what,
+                                     method=method))
     assert row["cpu"] > 0 and row["wall"] > 0 and row["batch"] == 3
 
 
@@ -51,12 +56,15 @@ SMALL_ANTIBODY = {"L": (1, 120), "H": (1, 260), "M": (1, 120), "K": (1, 260)}
 
 
 def write_pdb(path, chains, seed):
-    """A made-up model: an alpha and a carbonyl carbon a residue, chains {name: (first, last residue)} as straggling rods."""
+    """A made-up model: an alpha and a carbonyl carbon a residue, chains {name: (first, last residue)} as
+    straggling rods."""
     rng, lines = np.random.default_rng(seed), []
     for i, (name, (first, last)) in enumerate(chains.items()):
         middle, direction = 40 * rng.normal(size=3), rng.normal(size=3)
         for residue in range(first, last + 1):
-            place = middle + 0.4 * (residue - (first + last) / 2) * direction / np.linalg.norm(direction) + rng.normal(size=3)
+            place = middle + 0.4 * (residue
+                                    - (first + last)
+                                    / 2) * direction / np.linalg.norm(direction) + rng.normal(size=3)
             for atom, off in (("CA", 0.0), ("C ", 1.5)):
                 lines.append("ATOM  %5d  %s  ALA %s%4d    %8.3f%8.3f%8.3f  1.00 50.00           C" % (
                     len(lines) % 99999 + 1, atom, name, residue, *(place + off)))
@@ -66,7 +74,8 @@ def write_pdb(path, chains, seed):
 
 @pytest.fixture(scope="module")
 def bench():
-    """The modules of the truth benchmark, and a folder with tiny made-up models under the names that it looks for."""
+    """The modules of the truth benchmark, and a folder with tiny made-up models under the names that it looks
+    for."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(BENCH)
         yield {name: load(name) for name in ("systems", "measures", "truth")}
@@ -78,7 +87,8 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     write_pdb(folder / "1hzh.pdb.gz", SMALL_ANTIBODY, 1)
     for number, name in enumerate(("RNA1", "RNA_5S", "prots1")):
-        write_pdb(folder / (name + ".pdb.gz"), {letter: (1, 12) for letter in ("AB" if name == "RNA_5S" else "ABCDEFGHIJKLMNOPQRST")},
+        write_pdb(folder / (name + ".pdb.gz"),
+                  {letter: (1, 12) for letter in ("AB" if name == "RNA_5S" else "ABCDEFGHIJKLMNOPQRST")},
                   number)
     np.savez(folder / "ctf_made.npz", ctf=draw_ctf(20, np.random.default_rng(0))[:, :6])
     return folder
@@ -90,23 +100,28 @@ def systems(bench, models):
 
 
 def test_a_residue_becomes_one_gaussian_with_its_mass_centre_and_second_moment(bench, systems):
-    base = systems["igg"].base
+    base = systems["igg"].reference
     assert len(base) == 2 * 120 + 2 * 260
     np.testing.assert_allclose(base.amplitudes, 2 * 12.011 / 100, rtol=1e-3)
-    np.testing.assert_allclose(base.widths, np.sqrt(3 * 0.75**2 / 3 + bench["systems"].ATOM_WIDTH_ANGST**2), rtol=1e-3)
+    np.testing.assert_allclose(base.widths, np.sqrt(3 * 0.75**2 / 3 + bench["systems"].ATOM_WIDTH_ANGST**2),
+                               rtol=1e-3)
     np.testing.assert_allclose(np.average(base.centers, axis=0, weights=base.amplitudes), 0, atol=1e-3)
 
 
-@pytest.mark.parametrize("name, mover", [("igg", 0), ("domains", 0), ("domains", 1), ("mixed", 0), ("c3", 2), ("d3", 4)])
-def test_a_domain_turns_as_a_rigid_body_by_its_angle_about_its_axis_and_nothing_else_moves(systems, name, mover):
+@pytest.mark.parametrize("name, mover",
+                         [("igg", 0), ("domains", 0), ("domains", 1), ("mixed", 0), ("c3", 2), ("d3", 4)])
+def test_a_domain_turns_as_a_rigid_body_by_its_angle_about_its_axis_and_nothing_else_moves(systems, name,
+                                                                                           mover):
     system = systems[name]
     coordinate = np.zeros(1 + len(system.movers))
     coordinate[1 + mover] = 17.0
-    before, after, turning = system.base.centers, system.at(coordinate).centers, system.movers[mover]
+    before, after, turning = system.reference.centers, system.at(coordinate).centers, system.movers[mover]
     np.testing.assert_array_equal(after[~turning.members], before[~turning.members])
-    turn, _ = Rotation.align_vectors(after[turning.members] - turning.pivot, before[turning.members] - turning.pivot)
+    turn, _ = Rotation.align_vectors(after[turning.members] - turning.pivot,
+                                     before[turning.members] - turning.pivot)
     np.testing.assert_allclose(np.degrees(turn.as_rotvec()), 17.0 * turning.axis, atol=0.05)
-    np.testing.assert_allclose(turn.apply(before[turning.members] - turning.pivot) + turning.pivot, after[turning.members], atol=1e-3)
+    np.testing.assert_allclose(turn.apply(before[turning.members] - turning.pivot) + turning.pivot,
+                               after[turning.members], atol=1e-3)
 
 
 def test_fabs_are_the_light_chain_and_the_heavy_chain_up_to_the_hinge_and_share_nothing(systems):
@@ -117,20 +132,24 @@ def test_fabs_are_the_light_chain_and_the_heavy_chain_up_to_the_hinge_and_share_
 
 @pytest.mark.parametrize("name", ["assembly", "mixed"])
 def test_the_states_of_the_ribosome_have_unequal_populations_and_lack_whole_parts(systems, name):
-    states, base = systems[name].states, systems[name].base
+    states, base = systems[name].states, systems[name].reference
     assert [s.population for s in states] == [0.35, 0.25, 0.2, 0.12, 0.08]
     np.testing.assert_array_equal(states[3].absent & states[1].absent, states[1].absent)
     assert not states[0].absent.any() and not (states[1].absent & states[2].absent).any()
     for number, state in enumerate(states):
         shown = systems[name].at(np.array([number, 0.0][:1 + len(systems[name].movers)]))
         np.testing.assert_array_equal(shown.amplitudes == 0, state.absent)
-        assert base.amplitudes[state.absent].sum() / base.amplitudes.sum() == pytest.approx([0, 0.07, 0.07, 0.14, 0.14][number], abs=0.06)
+        assert base.amplitudes[state.absent].sum() / base.amplitudes.sum() == pytest.approx(
+            [0, 0.07, 0.07, 0.14, 0.14][number], abs=0.06
+        )
 
 
 def test_only_particles_that_have_the_protuberance_tilt_it(systems):
     mixed = systems["mixed"]
     drawn = mixed.draw(2000, np.random.default_rng(0))
-    lacking = np.isin(drawn[:, 0], [s for s, state in enumerate(mixed.states) if state.absent[mixed.movers[0].members].any()])
+    lacking = np.isin(drawn[:, 0],
+                      [s for s, state in enumerate(mixed.states)
+                       if state.absent[mixed.movers[0].members].any()])
     assert 0.3 < lacking.mean() < 0.45
     assert not drawn[lacking, 1].any() and 3.9 < np.abs(drawn[~lacking, 1]).max() <= 4.0
 
@@ -152,8 +171,8 @@ def test_a_symmetric_system_is_symmetric_at_rest_and_one_unit_moves_in_a_particl
 def test_the_null_of_a_system_is_the_system_at_rest_with_everything_present(systems, name):
     null = systems[name].null()
     for coordinate in null.draw(5, np.random.default_rng(0)):
-        np.testing.assert_array_equal(null.at(coordinate).centers, systems[name].base.centers)
-        np.testing.assert_array_equal(null.at(coordinate).amplitudes, systems[name].base.amplitudes)
+        np.testing.assert_array_equal(null.at(coordinate).centers, systems[name].reference.centers)
+        np.testing.assert_array_equal(null.at(coordinate).amplitudes, systems[name].reference.amplitudes)
 
 
 @pytest.mark.parametrize("name", ["igg", "assembly", "mixed", "domains", "c3", "d3"])
@@ -164,25 +183,27 @@ def test_components_add_up_to_the_mixture_at_every_grid_point(systems, name):
     assert prior.sum() == pytest.approx(1) and uses.shape == (len(coordinates), len(parts))
     for coordinate, used in zip(coordinates, uses):
         whole = render(system.at(coordinate), 16, 20.0)
-        np.testing.assert_allclose(sum(render(p, 16, 20.0) for p, u in zip(parts, used) if u), whole, atol=1e-4 * whole.max())
+        np.testing.assert_allclose(sum(render(p, 16, 20.0) for p, u in zip(parts, used)
+                                       if u), whole, atol=1e-4 * whole.max())
 
 
 @pytest.fixture(scope="module")
 def noisy_domains(bench, systems, tmp_path_factory):
-    """60 particles of the system with two domains, noise of variance 1: the scaled system, its particles, the true coordinates."""
+    """60 particles of the system with two domains, noise of variance 1: the scaled system, its particles, the
+    true coordinates."""
     system, folder, rng = systems["domains"], tmp_path_factory.mktemp("set"), np.random.default_rng(4)
     rotation, shift = draw_poses(60, 3.0, rng)
     ctf, coordinates = draw_ctf(60, rng), system.draw(60, rng)
-    images = noisy_images(system, coordinates, rotation, shift, ctf, 32, 12.0, 2.0, 1)
-    sigma = next(images)
-    write_particles(str(folder / "p.star"), str(folder / "p.mrcs"), (part / sigma for part in images), 60, rotation, shift, ctf, 12.0)
-    base = replace(system.base, amplitudes=system.base.amplitudes / np.float32(sigma))
-    return replace(system, base=base), read_particles(str(folder / "p.star")), coordinates
+    sigma, images = noisy_images(SimulatedSet(system, coordinates, rotation, shift, ctf, 32, 12.0), 2.0, 1)
+    write_particles(str(folder / "p.star"), str(folder / "p.mrcs"), (part / sigma for part in images),
+                    ParticleMetadata(rotation, shift, ctf), 12.0)
+    scaled = replace(system.reference, amplitudes=system.reference.amplitudes / np.float32(sigma))
+    return replace(system, reference=scaled), read_particles(str(folder / "p.star")), coordinates
 
 
 def test_the_posterior_from_components_is_the_engines(bench, noisy_domains):
     system, particles, _ = noisy_domains
-    coarse = SimpleNamespace(grid=lambda: system.grid(5), at=system.at, base=system.base)
+    coarse = SimpleNamespace(grid=lambda: system.grid(5), at=system.at, reference=system.reference)
     measures = bench["measures"]
     coordinates, log_p, _ = measures.likelihoods(system, particles, 5)
     found = softmax(log_p, axis=1)
@@ -208,30 +229,41 @@ def test_the_oracles_evidence_is_over_the_mean_density(bench, noisy_domains, sys
     np.testing.assert_allclose(found[:, 0], found[:, 1], rtol=1e-3, atol=1e-2)      # there is one state
     still = measures.evidence(system.null(), *measures.likelihoods(system.null(), particles, 7), state)
     np.testing.assert_allclose(still, 0, atol=1e-2)      # of one mixture alone it is the mean
-    there, absent = np.zeros(len(system.base), bool), system.movers[0].members
-    states = replace(system, states=(bench["systems"].State(0.25, there, (0, 1)), bench["systems"].State(0.75, absent, (1,))))
+    there, absent = np.zeros(len(system.reference), bool), system.movers[0].members
+    states = replace(system,
+                     states=(bench["systems"].State(0.25, there, (0, 1)),
+                             bench["systems"].State(0.75, absent, (1,))))
     coordinates, log_p, single = measures.likelihoods(states, particles, 7)
     by_state = measures.evidence(states, coordinates, log_p, single, state)
-    np.testing.assert_allclose(by_state[:, 1], found[:, 1], rtol=1e-3, atol=1e-2)      # the state being known, the others say nothing
+    np.testing.assert_allclose(by_state[:, 1], found[:, 1], rtol=1e-3,
+                               atol=1e-2)      # the state being known, the others say nothing
     assert np.mean(softmax(log_p, axis=1)[:, coordinates[:, 0] == 0].sum(1)) > 0.9
 
 
 class Turning:
-    """A model whose decoded Gaussians are a system's own, turned by the angles z, seen in a frame of its own."""
+    """A model whose decoded Gaussians are a system's own, turned by the angles z, seen in a frame of its
+    own."""
 
     def __init__(self, system, stiffness=1.0):
-        self.system, self.neutral, self.free, self.stiffness = system, system.base, np.ones(len(system.base), bool), stiffness
+        self.system, self.neutral, self.free, self.stiffness = (
+            system,
+            system.reference,
+            np.ones(len(system.reference), bool),
+            stiffness,
+        )
 
     def decode(self, z):
         frame = Rotation.from_rotvec([0.1, -0.05, 0.02])
-        centers = np.stack([frame.apply(self.system.at([0, *(self.stiffness * angles)]).centers) + 3.0 for angles in z])
-        return centers, np.tile(self.neutral.amplitudes, (len(z), 1)), np.tile(self.neutral.widths, (len(z), 1))
+        centers = np.stack([frame.apply(self.system.at([0, *(self.stiffness * angles)]).centers) + 3.0
+                            for angles in z])
+        return centers, np.tile(self.neutral.amplitudes,
+                                (len(z), 1)), np.tile(self.neutral.widths, (len(z), 1))
 
 
 def test_decoded_motion_is_measured_in_the_frame_of_what_does_not_move(bench, systems):
     system = systems["domains"]
     truth = np.random.default_rng(0).uniform(-15, 15, (40, 2))
-    owner = bench["measures"].owners(system.base.centers, system)
+    owner = bench["measures"].owners(system.reference.centers, system)
     for j, mover in enumerate(system.movers, 1):
         assert np.mean(owner[mover.members] == j) > 0.6
     angles, error, still = bench["measures"].decoded_motion(Turning(system), truth, system, [0, 1], truth)
@@ -252,38 +284,47 @@ def test_the_bias_at_the_ends_is_that_of_the_tenths_chosen(bench):
 
 def test_a_true_map_is_centred_and_free_of_aliasing_and_the_region_holds_the_moving_domain(bench, systems):
     system, measures = systems["igg"], bench["measures"]
-    blurred = replace(system, base=replace(system.base, widths=np.full(len(system.base), 9.0, np.float32)))
+    blurred = replace(
+        system, reference=replace(system.reference, widths=np.full(len(system.reference), 9.0, np.float32))
+    )
     found = measures.true_map(blurred, [0, 10.0], 32, 9.0)
     np.testing.assert_allclose(found, render(blurred.at([0, 10.0]), 32, 9.0), atol=0.02 * found.max())
     mask, mover = measures.region_mask(system, 32, 9.0), system.movers[0]
-    inside = sample_map(mask, 9.0, mover.turned(system.base.centers[mover.members], mover.angle_deg))
+    inside = sample_map(mask, 9.0, mover.turned(system.reference.centers[mover.members], mover.angle_deg))
     assert inside.min() > 0.5 and mask.mean() < 0.5
     assert measures.mean_fsc(found, found, mask) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("group, unit", [("c3", 0), ("c3", 2), ("d3", 1), ("d3", 4)])
-def test_a_symmetry_copy_is_scored_against_the_unit_that_it_brings_to_the_free_ones_place(bench, systems, group, unit):
+def test_a_symmetry_copy_is_scored_against_the_unit_that_it_brings_to_the_free_ones_place(bench, systems,
+                                                                                          group, unit):
     system, rng, turns = systems[group], np.random.default_rng(0), symmetry_matrices(group)
-    count, size = len(turns), len(system.base) // len(turns)
+    count, size = len(turns), len(system.reference) // len(turns)
     coordinates = system.draw(6, rng)
     case = SimpleNamespace(system=system, coordinates=coordinates, oracle=dict(angles=coordinates[:, 1:]))
-    latents = dict(id=np.repeat(np.arange(1, 7), count), copy=np.tile(np.arange(count), 6), z=np.zeros((6 * count, 2)))
-    run = dict(latents=latents, model=SimpleNamespace(neutral=system.base, free=np.arange(len(system.base)) // size == unit))
+    latents = Latents(np.repeat(np.arange(1, 7), count), np.tile(np.arange(count), 6),
+                      np.zeros((6 * count, 2)))
+    free = np.arange(len(system.reference)) // size == unit
+    run = dict(latents=latents, model=SimpleNamespace(neutral=system.reference, free=free))
     (found,), row, _, truth, _ = bench["measures"].aligned(case, run)
     assert found == unit
     mover = system.movers[unit]
     for item in range(6 * count):
-        seen = system.at(coordinates[row[item]]).centers @ turns[latents["copy"][item]]     # the image is at A S_j
-        nearest = np.linalg.norm(mover.turned(system.base.centers[mover.members], truth[item, 0])[:, None] - seen[None], axis=-1).min(1)
+        # the image is at A S_j
+        seen = system.at(coordinates[row[item]]).centers @ turns[latents.copy[item]]
+        turned = mover.turned(system.reference.centers[mover.members], truth[item, 0])
+        nearest = np.linalg.norm(turned[:, None] - seen[None], axis=-1).min(1)
         assert nearest.max() < 0.01
 
 
 @pytest.mark.parametrize("name, count", [("igg", 1), ("domains", 2), ("c3", 1)])
-def test_the_bodies_that_train_is_told_are_the_domains_that_move_and_of_a_symmetric_set_one(bench, systems, tmp_path, name, count):
+def test_the_bodies_that_train_is_told_are_the_domains_that_move_and_of_a_symmetric_set_one(bench, systems,
+                                                                                            tmp_path, name,
+                                                                                            count):
     system = systems[name]
-    system.base.save(str(tmp_path / rundir.GMM))
+    system.reference.save(str(tmp_path / rundir.GMM))
     told = bench["truth"].bodies(SimpleNamespace(system=system), str(tmp_path), str(tmp_path))
-    parts = region_parts(told["region"], system.base)
+    parts = region_parts(told["region"], system.reference)
     assert told["rigid"] and told["vary"] == "position" and set(parts) == set(range(count + 1))
     movers = np.array([mover.members for mover in system.movers])
     for body in range(1, count + 1):
@@ -293,7 +334,8 @@ def test_the_bodies_that_train_is_told_are_the_domains_that_move_and_of_a_symmet
         assert np.mean((parts == body)[movers[mine]]) > (1 / 3 if name == "c3" else 0.95)
 
 
-def test_with_resume_a_benchmark_keeps_whole_fits_and_goes_on_with_its_trainings(bench, systems, tmp_path, monkeypatch):
+def test_with_resume_a_benchmark_keeps_whole_fits_and_goes_on_with_its_trainings(bench, systems, tmp_path,
+                                                                                 monkeypatch):
     truth, done = bench["truth"], []
 
     class Stopped(Exception):
@@ -330,10 +372,13 @@ def test_with_resume_a_benchmark_keeps_whole_fits_and_goes_on_with_its_trainings
 
 @pytest.mark.parametrize("flags,told", [
     (["--sets", "mixed", "--continued"], dict(mixed={"ari", "info", "angle_r2"})),
-    (["--sets", "c3,null", "--poses", "2deg"], dict(c3={"info", "rank", "angle_r2", "unit", "spurious", "null_summaries"}))])
-def test_the_benchmark_simulates_fits_trains_and_scores(bench, models, tmp_path, monkeypatch, capsys, flags, told):
-    monkeypatch.setattr("sys.argv", ["truth.py", "--data", str(models), "--out", str(tmp_path), "--box", "24", "--n", "80", "--snr", "4",
-                                     *flags, "--set-param", "epochs=1", "latent_steps=1", "fit.n_gaussians=40", "fit.steps=30"])
+    (["--sets", "c3,null", "--poses", "2deg"],
+     dict(c3={"info", "rank", "angle_r2", "unit", "spurious", "null_summaries"}))])
+def test_the_benchmark_simulates_fits_trains_and_scores(bench, models, tmp_path, monkeypatch, capsys, flags,
+                                                        told):
+    monkeypatch.setattr("sys.argv", ["truth.py", "--data", str(models), "--out", str(tmp_path), "--box", "24",
+                                     "--n", "80", "--snr", "4", *flags, "--set-param", "epochs=1",
+                                     "latent_steps=1", "fit.n_gaussians=40", "fit.steps=30"])
     bench["truth"].main()
     with open(tmp_path / "results.json", encoding="utf-8") as file:
         rows = json.load(file)["rows"]
@@ -345,27 +390,36 @@ def test_the_benchmark_simulates_fits_trains_and_scores(bench, models, tmp_path,
         assert all(np.isfinite(row[name]).all() for name in told[row["set"]] - {"spurious", "null_summaries"})
         assert len(row["fsc"]) == 3 and np.isfinite(row["fsc"]).all() and row["fsc"][2] > 0.2
         assert len(row["evidence"]) == 2 and row["evidence"][0] >= 0
-        assert (row["pose_error_deg"] > 1) == ("2deg" in flags) and line.split()[:4] == [row["set"], row["poses"], "default", "1"]
+        assert (row["pose_error_deg"] > 1) == ("2deg" in flags) and line.split()[:4] == [row["set"],
+                                                                                         row["poses"],
+                                                                                         "default", "1"]
 
 
 def test_parameters_for_a_stage_are_taken_by_their_kind_and_wrong_ones_refused(bench):
     options = SimpleNamespace(fit={}, train={})
-    for item in ("epochs=3", "rigid=False", "smoothness=6", "fit.resolution=18", "vary=position", "fit.n_gaussians=40"):
+    for item in ("epochs=3", "rigid=False", "smoothness=6", "fit.resolution=18", "vary=position",
+                 "fit.n_gaussians=40"):
         bench["truth"].set_parameter(options, item)
-    assert options.train == dict(epochs=3, rigid=False, smoothness=6.0, vary="position") and options.fit == dict(
+    assert options.train == dict(epochs=3, rigid=False, smoothness=6.0,
+                                 vary="position") and options.fit == dict(
         resolution=18.0, n_gaussians="40")
-    for item, says in (("nonsense=1", "unknown parameter 'nonsense' for stage 'train'"), ("epochs", "expected key=value"),
+    for item, says in (("nonsense=1", "unknown parameter 'nonsense' for stage 'train'"),
+                       ("epochs", "expected key=value"),
                        ("fit.epochs=1", "unknown parameter 'epochs' for stage 'fit'"),
-                       ("epochs=many", "'epochs' of stage 'train' must be int, got 'many'"), ("rigid=yes", "must be bool, got 'yes'")):
+                       ("epochs=many", "'epochs' of stage 'train' must be int, got 'many'"),
+                       ("rigid=yes", "must be bool, got 'yes'")):
         with pytest.raises(ValueError, match=says):
             bench["truth"].set_parameter(options, item)
 
 
 @pytest.mark.parametrize("flags,says", [
-    (["--presets", "default,nope"], "unknown presets: nope; presets are default, paper"), (["--sets", "null"], "names the nulls of other"),
-    (["--seeds", "one"], "argument --seeds: invalid"), (["--pose-error", "2"], "argument --pose-error: invalid"),
-    (["--set-param", "nonsense=1"], "--set-param nonsense=1: unknown parameter 'nonsense' for stage 'train'"), ([], "holds no ctf_*.npz")])
-def test_wrong_options_are_refused_before_anything_is_simulated(bench, tmp_path, monkeypatch, capsys, flags, says):
+    (["--presets", "default,nope"], "unknown presets: nope; presets are default, paper"),
+    (["--sets", "null"], "names the nulls of other"), (["--seeds", "one"], "argument --seeds: invalid"),
+    (["--pose-error", "2"], "argument --pose-error: invalid"),
+    (["--set-param", "nonsense=1"], "--set-param nonsense=1: unknown parameter 'nonsense' for stage 'train'"),
+    ([], "holds no ctf_*.npz")])
+def test_wrong_options_are_refused_before_anything_is_simulated(bench, tmp_path, monkeypatch, capsys, flags,
+                                                                says):
     if flags:
         (tmp_path / "ctf_x.npz").touch()
     monkeypatch.setattr("sys.argv", ["truth.py", "--data", str(tmp_path), *flags])

@@ -1,7 +1,8 @@
-"""The whole chain on simulated particles, in a real Scipion project: import, RELION, and the five phases of gmmhet.
+"""The whole chain on simulated particles, in a real Scipion project: import, RELION, and the five phases of
+gmmhet.
 
-Run by ``make demo``. The particles are simulated because only then is the truth known: the last lines compare what was recovered with it,
-and with the oracle, the physical limit of such a set.
+Run by ``make demo``. The particles are simulated because only then is the truth known: the last lines compare
+what was recovered with it, and with the oracle, the physical limit of such a set.
 """
 import argparse
 import json
@@ -22,11 +23,13 @@ USER_DATA = os.path.join(OUT, "scipion")
 PROJECT = "GmmHetDemo"
 PIXEL_SIZE = 4.0
 START = time.time()
-#: colours of Scipion's log, and lines that say nothing here: TensorFlow's search for a GPU, Scipion's house-keeping
+#: colours of Scipion's log, and lines that say nothing here: TensorFlow's search for a GPU, Scipion's
+#: house-keeping
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-NOISE = re.compile(r"^\s*$|^WARNING: All log messages|^[IWE]0000 |TensorFlow binary is optimized|^To enable the following instr|"
-                   r"Running command: \*\*|^\s*PYTHONPATH=|temp folder|Nothing to clean|PROTOCOL FINISHED|Last status is|Getting the "
-                   r"dimensions")
+NOISE = re.compile(
+    r"^\s*$|^WARNING: All log messages|^[IWE]0000 |TensorFlow binary is optimized|"
+    r"^To enable the following instr|Running command: \*\*|^\s*PYTHONPATH=|temp folder|Nothing to clean|"
+    r"PROTOCOL FINISHED|Last status is|Getting the dimensions")
 
 
 class DemoError(RuntimeError):
@@ -39,6 +42,8 @@ def parse_arguments():
     parser.add_argument("--snr", type=float, default=0.05, help="signal to noise (default 0.05)")
     parser.add_argument("--epochs", type=int, default=40, help="most training epochs (default 40)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the simulation (default 1)")
+    parser.add_argument("--controls", action="store_true",
+                        help="train also on homogeneous images and on half sets (three times as long)")
     return parser.parse_args()
 
 
@@ -52,7 +57,8 @@ def engine(*arguments):
     """Run one stage of the engine from the command line, as a user would."""
     command = [sys.executable, "-m", "gmmhet.engine.cli"] + list(arguments)
     print("   gmmhet " + " ".join(arguments), flush=True)
-    with subprocess.Popen(command, cwd=OUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
+    with subprocess.Popen(command, cwd=OUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True) as running:
         for line in running.stdout:
             if not NOISE.search(line):
                 print("   | " + line.rstrip(), flush=True)
@@ -65,7 +71,8 @@ class Follow(threading.Thread):
 
     def __init__(self, folder):
         super().__init__(daemon=True)
-        self.files = dict.fromkeys((os.path.join(folder, "logs", name) for name in ("run.stdout", "run.stderr")), 0)
+        self.files = dict.fromkeys((os.path.join(folder, "logs", name)
+                                    for name in ("run.stdout", "run.stderr")), 0)
         self.done = threading.Event()
 
     def run(self):
@@ -140,15 +147,17 @@ def make_project():
 def import_particles(project):
     from pwem.protocols import ProtImportParticles
     return launch(project, project.newProtocol(
-        ProtImportParticles, importFrom=ProtImportParticles.IMPORT_FROM_RELION, starFile=os.path.join(DATA, "particles.star"),
-        samplingRate=PIXEL_SIZE, magnification=50000, voltage=300.0, sphericalAberration=2.7, amplitudeContrast=0.1,
-        haveDataBeenPhaseFlipped=False), "Import the particles of a RELION refinement")
+        ProtImportParticles, importFrom=ProtImportParticles.IMPORT_FROM_RELION,
+        starFile=os.path.join(DATA, "particles.star"), samplingRate=PIXEL_SIZE, magnification=50000,
+        voltage=300.0, sphericalAberration=2.7, amplitudeContrast=0.1, haveDataBeenPhaseFlipped=False),
+                  "Import the particles of a RELION refinement")
 
 
 def reconstruct_with_relion(project, particles):
     from pyworkflow.plugin import Domain
     reconstruct = Domain.importFromPlugin("relion.protocols", "ProtRelionReconstruct", doRaise=True)
-    protocol = connect(project.newProtocol(reconstruct, doCTF=True), inputParticles=(particles, "outputParticles"))
+    protocol = connect(project.newProtocol(reconstruct, doCTF=True),
+                       inputParticles=(particles, "outputParticles"))
     return launch(project, protocol, "Consensus map with relion_reconstruct")
 
 
@@ -156,17 +165,24 @@ def run_phases(project, particles, consensus, options):
     """The five protocols of gmmhet; returns them by phase."""
     from gmmhet import protocols as gmm
     done = {}
-    fit = connect(project.newProtocol(gmm.GmmHetProtFit, resolution=16.0), inputVolume=(consensus, "outputVolume"))
+    fit = connect(project.newProtocol(gmm.GmmHetProtFit, resolution=16.0),
+                  inputVolume=(consensus, "outputVolume"))
     done["fit"] = launch(project, fit, "Fit: the neutral Gaussian model")
-    train = connect(project.newProtocol(gmm.GmmHetProtTrain, epochs=options.epochs),
-                    inputParticles=(particles, "outputParticles"), inputGaussians=(done["fit"], "outputPseudoAtoms"))
+    controls = dict(null=options.controls, halfSets=options.controls)
+    train = connect(project.newProtocol(gmm.GmmHetProtTrain, epochs=options.epochs, **controls),
+                    inputParticles=(particles, "outputParticles"),
+                    inputGaussians=(done["fit"], "outputPseudoAtoms"))
     done["train"] = launch(project, train, "Train: one latent point per particle, and the decoder")
-    refine = connect(project.newProtocol(gmm.GmmHetProtRefine), inputParticles=(done["train"], "outputParticles"))
+    refine = connect(project.newProtocol(gmm.GmmHetProtRefine),
+                     inputParticles=(done["train"], "outputParticles"))
     done["refine"] = launch(project, refine, "Refine: each pose against its own conformation")
-    analyze = connect(project.newProtocol(gmm.GmmHetProtAnalyze, clusters=3), inputParticles=(done["refine"], "outputParticles"))
+    analyze = connect(project.newProtocol(gmm.GmmHetProtAnalyze, clusters=3),
+                      inputParticles=(done["refine"], "outputParticles"))
     done["analyze"] = launch(project, analyze, "Analyze: landscape, clusters, trajectories")
-    reconstruct = connect(project.newProtocol(gmm.GmmHetProtReconstruct), inputParticles=(done["analyze"], "outputClasses"))
-    done["reconstruct"] = launch(project, reconstruct, "Reconstruct: the particles of each cluster, with half maps")
+    reconstruct = connect(project.newProtocol(gmm.GmmHetProtReconstruct),
+                          inputParticles=(done["analyze"], "outputClasses"))
+    done["reconstruct"] = launch(project, reconstruct,
+                                 "Reconstruct: the particles of each cluster, with half maps")
     return done
 
 
@@ -182,7 +198,8 @@ def report(project, done):
     print(json.dumps(scores, indent=2, ensure_ascii=False))
     print("Landscape picture: %s" % os.path.join(analysis, rundir.LANDSCAPE))
     print("Scipion project:   %s" % project.path)
-    print("Open it:           cd %s && eval \"$(.venv/bin/python tools/environment.py)\" && scipion project %s" % (
+    print("Open it:           cd %s && eval \"$(.venv/bin/python tools/environment.py)\" && scipion project "
+          "%s" % (
         environment.ROOT, PROJECT))
 
 
@@ -193,7 +210,8 @@ def main():
         shutil.rmtree(folder, ignore_errors=True)
     environment.apply(USER_DATA)
     announce("Simulate %d particles of a molecule whose domain turns on a hinge" % options.n)
-    engine("simulate", "--kind", "hinge", "--n", str(options.n), "--box", "64", "--pixel-size", str(PIXEL_SIZE), "--snr", str(options.snr),
+    engine("simulate", "--kind", "hinge", "--n", str(options.n), "--box", "64", "--pixel-size",
+           str(PIXEL_SIZE), "--snr", str(options.snr),
            "--seed", str(options.seed), "--out", DATA)
     project = make_project()
     os.chdir(project.path)

@@ -1,6 +1,8 @@
-"""The environment variables under which Scipion runs from plain pip packages, in one place: demo, tests and shell use them.
+"""The environment variables under which Scipion runs from plain pip packages, in one place: demo, tests and
+shell use them.
 
-In Python: ``environment.apply(user_data)``. In a shell: ``eval "$(.venv/bin/python tools/environment.py)"``. Python 3.8, standard library.
+In Python: ``environment.apply(user_data)``. In a shell: ``eval "$(.venv/bin/python tools/environment.py)"``.
+Python 3.8, standard library.
 """
 import os
 import shlex
@@ -9,12 +11,14 @@ import subprocess
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-#: child processes of Scipion start "python3" from PATH; on Python 3.11 scipion-app 3.8.3 forgets to import this module itself
+#: child processes of Scipion start "python3" from PATH; on Python 3.11 scipion-app 3.8.3 forgets to import
+#: this module itself
 SITE_FIX = ("zz_importlib_util.pth", "import importlib.util\n")
 
 
 def relion_home():
-    """Folder whose ``bin`` holds RELION: RELION_HOME when it is set, else where ``relion_refine`` was found, else an empty string."""
+    """Folder whose ``bin`` holds RELION: RELION_HOME when it is set, else where ``relion_refine`` was found,
+    else an empty string."""
     if os.environ.get("RELION_HOME"):
         return os.environ["RELION_HOME"]
     program = shutil.which("relion_refine")
@@ -55,7 +59,8 @@ def variables(user_data):
 
 
 def apply(user_data):
-    """Set the variables in this process (before anything imports Scipion) and write Scipion's configuration once."""
+    """Set the variables in this process (before anything imports Scipion) and write Scipion's configuration
+    once."""
     os.environ.update(variables(user_data))
     os.environ.pop("PYTHONPATH", None)
     os.makedirs(user_data, exist_ok=True)
@@ -63,16 +68,19 @@ def apply(user_data):
 
 
 def configure():
-    """Write Scipion's configuration files where they are missing: without hosts.conf no project can be created."""
+    """Write Scipion's configuration files where they are missing: without hosts.conf no project can be
+    created."""
     config = os.path.join(os.environ["SCIPION_HOME"], "config")
     if os.path.exists(os.path.join(config, "hosts.conf")):
         return
     os.makedirs(config, exist_ok=True)
-    command = "import importlib.util, sys; sys.argv[1:] = ['config', '--unattended']; from scipion.__main__ import main; main()"
-    done = subprocess.run([sys.executable, "-c", command], check=False, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True)
+    command = ("import importlib.util, sys; sys.argv[1:] = ['config', '--unattended']; "
+               "from scipion.__main__ import main; main()")
+    done = subprocess.run([sys.executable, "-c", command], check=False, cwd=ROOT, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if not os.path.exists(os.path.join(config, "hosts.conf")):
-        raise RuntimeError("'scipion config --unattended' wrote no hosts.conf in %s:\n%s" % (config, done.stdout))
+        raise RuntimeError("'scipion config --unattended' wrote no hosts.conf in %s:\n%s"
+                           % (config, done.stdout))
 
 
 def fix_site():
