@@ -264,7 +264,7 @@ def test_a_probe_level_above_the_threshold_is_refused_with_both(data, tmp_path, 
 
 @pytest.mark.parametrize("given", [{}, dict(n_gaussians=20)], ids=["auto", "given"])
 def test_a_large_molecule_is_not_fitted_finer_than_its_gaussians_can_hold(data, tmp_path, monkeypatch, given):
-    monkeypatch.setattr(stage, "MOST_BY_DEFAULT", 2000 if given else 20)
+    monkeypatch.setattr(stage, "MOST_DEFAULT_GAUSSIANS", 2000 if given else 20)
     assert fit(tmp_path / "capped", map=data / "whole.mrc", **given) == 0
     assert fit(tmp_path / "asked", map=data / "whole.mrc", resolution=DEFAULT_RESOLUTION_PX * PIXEL) == 0
     capped, asked = found(tmp_path / "capped")[1], found(tmp_path / "asked")[1]

@@ -64,9 +64,8 @@ def test_a_neutral_model_of_another_sampling_is_used_in_angstroms_only_when_aske
     folder = str(small / "fit")
     same = load_neutral(folder, particles, False).mixture
     for change, message in (
-            (dict(pixel_size=5.0), ("fitted to a map of 6.0000 Å/px, the particles have 5.0000 Å/px: rescale "
-                                    "the map or the particles, or give --rescale-map")),
-            (dict(box=40), "fitted to a map of 32 px, the particles have 40 px: crop or pad")):
+            (dict(pixel_size=5.0), "has 32 px of 6.0000 Å, the particle set has 32 px of 5.0000 Å: "),
+            (dict(box=40), "has 32 px of 6.0000 Å, the particle set has 40 px of 6.0000 Å: ")):
         with pytest.raises(ConfigError, match=message):
             load_neutral(folder, like(particles, **change), False)
         rescaled = load_neutral(folder, like(particles, **change), True).mixture
