@@ -1,14 +1,13 @@
 """Particles that are all alike, made as they are read: the null control of a training needs no images on
 disk."""
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
 
 from gmmhet.engine.imaging.ctf import ctf_values
-from gmmhet.engine.imaging.fourier import FourierGrid, inverse_transform
+from gmmhet.engine.imaging.fourier import inverse_transform
 from gmmhet.engine.imaging.pose_change import POSE_NUMBERS, Pose
 from gmmhet.engine.imaging.projection import MixtureBatch, project_mixture
 from gmmhet.engine.likelihood.agreement import Agreement
@@ -49,6 +48,12 @@ class HomogeneousParticles:
         ring = np.minimum(np.round(radius).astype(int), grid.m + 1)
         power = np.stack([_without_gaps(power) for power in likelihood.noise_power])
         self._deviation = np.sqrt(power)[:, ring].astype(np.float32)                       # [1 + G, L, L/2+1]
+
+        @tf.function(reduce_retracing=True, autograph=False)
+        def clean(mixture: MixtureBatch, pose: Pose, ctf: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+            transfer = scale[:, None, None, None] * ctf_values(ctf, grid.kx, grid.ky)[:, None]
+            return inverse_transform(transfer * project_mixture(mixture, pose, grid), grid)
+        self._clean = clean
 
     def __len__(self) -> int:
         return len(self._real)
@@ -117,11 +122,10 @@ class HomogeneousParticles:
                               for i in real.ids[rows]])
             pose = Pose(*(np.float32(values)
                           for values in pose.perturbed_exactly(self._poses.draw(rows, noise))))
-        mixture = self._mixtures(rows)
-        noise_free = _noise_free(self._likelihood.grid, mixture.centers.shape[1])
-        images = noise_free(mixture, Pose(*(tf.convert_to_tensor(values, tf.float32) for values in pose)),
-                            tf.constant(real.ctf[rows], tf.float32),
-                            tf.constant(self._likelihood.scale[group], tf.float32)).numpy()
+        images = self._clean(self._mixtures(rows),
+                             Pose(*(tf.convert_to_tensor(values, tf.float32) for values in pose)),
+                             tf.constant(real.ctf[rows]),
+                             tf.constant(self._likelihood.scale[group], tf.float32)).numpy()
         for image, number, i in zip(images, group, real.ids[rows]):
             white = np.random.default_rng([self._seed, 11, int(i)]).standard_normal((box, box), np.float32)
             sign = np.sign(self._likelihood.scale[number])  # so that black images are the white ones inverted
@@ -135,21 +139,6 @@ class HomogeneousParticles:
         shapes = (count, gaussians, 3), (count, gaussians), (count, gaussians)
         return MixtureBatch(*(tf.broadcast_to(tf.convert_to_tensor(values, tf.float32), shape)
                               for values, shape in zip((centers, amplitudes, widths), shapes)))
-
-
-@functools.lru_cache(maxsize=8)
-def _noise_free(grid: FourierGrid, gaussians: int) -> Callable[..., tf.Tensor]:
-    """Function that makes images [B, L, L] without noise of a MixtureBatch of so many Gaussians, a Pose, CTF
-    parameters [B, 10] and density scales [B]; compiled once for all sets of one grid."""
-    def spec(*shape: int) -> tf.TensorSpec:
-        return tf.TensorSpec([None, *shape], tf.float32)
-    mixtures = MixtureBatch(spec(gaussians, 3), spec(gaussians), spec(gaussians))
-
-    @tf.function(input_signature=[mixtures, Pose(spec(3, 3), spec(2)), spec(10), spec()], autograph=False)
-    def images(mixture: MixtureBatch, pose: Pose, ctf: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
-        transfer = scale[:, None, None, None] * ctf_values(ctf, grid.kx, grid.ky)[:, None]
-        return inverse_transform(transfer * project_mixture(mixture, pose, grid), grid)
-    return images
 
 
 def _without_gaps(power: np.ndarray) -> np.ndarray:
