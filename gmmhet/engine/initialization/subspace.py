@@ -40,6 +40,8 @@ LARGEST_SUBSPACE = 3072
 NULL_RIDGE = 0.3
 #: axes of less strength are noise
 LEAST_STRENGTH = 0.2
+#: eigenvalues of a smaller share of the largest are 0 but for rounding
+RANK_TOLERANCE = 1e-6
 #: axes without strength come to the encoder this small
 LEAST_SCALE = 0.2
 
@@ -154,17 +156,19 @@ def find_subspace(covariances: Covariances, kept: int, dimension: int = 1, modes
 
 def _eigenaxes(covariances: Covariances, kept: int) -> Subspace:
     """Axes of the particles against homogeneous images; their strength by the half that each was not found
-    with."""
+    with. A half of few particles says nothing of the axes beyond its rank, which have strength 0."""
     halves, nulls = covariances
     size = len(nulls[0])
 
-    def axes(covariance: np.ndarray, null: np.ndarray) -> np.ndarray:
-        vectors = eigh(covariance, ridged(null, NULL_RIDGE),
-                       subset_by_index=(size - kept, size - 1))[1][:, ::-1]
-        return vectors / np.sqrt(np.sum(vectors * (null @ vectors), 0))
+    def axes(covariance: np.ndarray, null: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        values, vectors = eigh(covariance, ridged(null, NULL_RIDGE), subset_by_index=(size - kept, size - 1))
+        vectors = vectors[:, ::-1] / np.sqrt(np.sum(vectors * (null @ vectors), 0))[::-1]
+        return vectors, values[::-1] > RANK_TOLERANCE * values[-1]
 
     def ratio(vectors: np.ndarray, covariance: np.ndarray, null: np.ndarray) -> np.ndarray:
         return np.sum(vectors * (covariance @ vectors), 0) / np.sum(vectors * (null @ vectors), 0)
-    crossed = [ratio(axes(halves[i], nulls[i]), halves[1 - i], nulls[1 - i]) for i in (0, 1)]
-    strength = np.mean(crossed, 0) - 1
-    return Subspace(axes(0.5 * (halves[0] + halves[1]), 0.5 * (nulls[0] + nulls[1])), np.maximum(strength, 0))
+    found = [axes(half, null) for half, null in zip(halves, nulls)]
+    crossed = [ratio(vectors, halves[1 - i], nulls[1 - i]) for i, (vectors, _) in enumerate(found)]
+    strength = np.where(found[0][1] & found[1][1], np.mean(crossed, 0) - 1, 0)
+    vectors, _ = axes(0.5 * (halves[0] + halves[1]), 0.5 * (nulls[0] + nulls[1]))
+    return Subspace(vectors, np.maximum(strength, 0))

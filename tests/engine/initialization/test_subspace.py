@@ -74,6 +74,17 @@ def test_strength_is_not_that_of_the_particles_that_an_axis_was_found_with(noise
     assert few.strength[0] < 1.0
 
 
+def test_fewer_particles_than_columns_give_strengths_that_rounding_does_not_change(noise):
+    """A half of 6 particles has rank 5: what it says of the other axes is nothing, and not by chance."""
+    halves = [streamed_covariances([gaussian(6, noise, seed)], [12])[0] for seed in (1, 2)]
+    nulls = [streamed_covariances([gaussian(4000, noise, seed)], [12])[0] for seed in (3, 4)]
+    found = find_subspace(Covariances(halves, nulls), 12)
+    assert np.all(found.strength[5:] == 0) and np.any(found.strength[:5] > 0)
+    rounded = [null * (1 + 1e-10 * np.cos(np.add.outer(np.arange(12), np.arange(12)))) for null in nulls]
+    again = find_subspace(Covariances(halves, rounded), 12)
+    np.testing.assert_allclose(again.strength, found.strength, atol=1e-6)
+
+
 def test_columns_without_any_variance_do_no_harm(noise):
     padded = np.zeros((14, 14))
     padded[:12, :12] = noise
@@ -182,4 +193,5 @@ def test_one_anchor_is_no_trouble():
                   for i in (1, 2)]
         nulls = [streamed_covariances([gaussian(600, noise, 10 * seed + i)], [3])[0] for i in (3, 4)]
         found = find_subspace(Covariances(halves, nulls), 3, 2, modes, [1])
-        assert found.axes.shape == (3, 3) and found.strength[0] == pytest.approx(1, abs=0.4)
+        # from 600 images it is known to 0.13
+        assert found.axes.shape == (3, 3) and found.strength[0] == pytest.approx(1, abs=0.5)

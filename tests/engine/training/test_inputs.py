@@ -18,6 +18,7 @@ from gmmhet.engine.training.inputs import (
     check_symmetry,
     chosen_particles,
     free_gaussians,
+    half_sets,
     hold_out,
     load_neutral,
     parse_parameters,
@@ -187,3 +188,20 @@ def test_a_fraction_of_the_particles_is_held_out_at_random_by_seed(fraction, exp
     assert held.sum() == expected
     np.testing.assert_array_equal(held, hold_out(120, fraction, 1))
     assert not np.array_equal(held, hold_out(120, fraction, 2))
+
+
+# ---- half sets
+
+def test_half_sets_are_those_of_the_star_file_or_random_where_it_has_none(particles):
+    np.testing.assert_array_equal(half_sets(particles, 1), particles.half)
+    unknown = particles.with_half(np.zeros(120))
+    drawn = half_sets(unknown, 1)
+    assert sorted(set(drawn)) == [1, 2] and np.sum(drawn == 1) == 60 and np.any(np.diff(drawn, 2))
+    np.testing.assert_array_equal(drawn, half_sets(unknown, 1))
+
+
+def test_half_sets_too_small_to_train_are_refused(particles):
+    few = particles.select(np.arange(12)).with_half([1] * 8 + [2] * 4)
+    message = "has half sets of 8 and 4 particles; at least 10 each are needed to train"
+    with pytest.raises(ConfigError, match=message):
+        half_sets(few, 1)

@@ -1,111 +1,21 @@
-"""The controls: homogeneous images made as they are read, the null run, the half sets, and that they survive
-an interruption."""
+"""The controls: the null run, the half sets, and that they survive an interruption."""
 import shutil
 
 import numpy as np
 import pytest
 from commands import QUICK, gmmhet, latents, summary, training
-from mixed_set import AMPLITUDES, CENTERS, WIDTHS, exact_image, write_mixed
 
 from gmmhet.engine import rundir
 from gmmhet.engine.batching.batches import Views
 from gmmhet.engine.batching.devices import find_devices
-from gmmhet.engine.config import ConfigError, TrainConfig, from_dict
-from gmmhet.engine.gmm.mixture import Mixture
-from gmmhet.engine.likelihood.conformations import SingleConformation
-from gmmhet.engine.likelihood.homogeneous import HomogeneousParticles
-from gmmhet.engine.likelihood.noise import ResolutionBand, estimate_noise_and_scale
+from gmmhet.engine.config import TrainConfig, from_dict
 from gmmhet.engine.model.saved import load_model
-from gmmhet.engine.particles.half_sets import draw_half_sets
 from gmmhet.engine.particles.particle_set import read_particles
 from gmmhet.engine.stages import train as stage
 from gmmhet.engine.training.trainer import Trainer
 from gmmhet.engine.validation.controls import other_latents
 from gmmhet.engine.validation.verdict import LEAST_AGREEMENT
 
-MIXTURE = Mixture(*(np.float32(values) for values in (CENTERS, AMPLITUDES, WIDTHS)))
-
-
-# ---- homogeneous images
-
-@pytest.fixture(scope="module")
-def particles(tmp_path_factory):
-    path, _, _ = write_mixed(tmp_path_factory.mktemp("groups"), (150, 150), ((40, 3.0), (40, 3.0)), noise=3.0,
-                             factors=(1.0, -2.0))
-    return read_particles(path)
-
-
-@pytest.fixture(scope="module")
-def likelihood(particles):
-    return estimated(particles)
-
-
-def estimated(particles):
-    """Noise and scale of a set of particles."""
-    return estimate_noise_and_scale(particles, MIXTURE, ResolutionBand(7.0), 0, 1)
-
-
-def homogeneous(particles, likelihood, seed=1):
-    """Images of the one mixture in place of a set's own."""
-    return HomogeneousParticles(particles, SingleConformation(MIXTURE), likelihood, seed)
-
-
-def test_homogeneous_images_have_the_noise_and_the_density_scale_of_each_optics_group(particles, likelihood):
-    found = estimated(homogeneous(particles, likelihood))
-    np.testing.assert_allclose(found.scale[1:], likelihood.scale[1:], rtol=0.05)
-    rings = slice(2, likelihood.grid.m + 1)
-    for ours, theirs in zip(found.noise_power[1:], likelihood.noise_power[1:]):
-        np.testing.assert_allclose(ours[rings], theirs[rings], rtol=0.25)
-        assert ours[rings].mean() == pytest.approx(theirs[rings].mean(), rel=0.04)
-
-
-def test_coloured_noise_keeps_its_colour(particles, likelihood):
-    colour = 1 + 20 * np.exp(-np.arange(likelihood.grid.m + 2) / 4.0)
-    state = dict(likelihood.state(), noise_power=np.tile(colour, (3, 1)).tolist())
-    coloured = type(likelihood).from_state(state)
-    for power in estimated(homogeneous(particles, coloured)).noise_power[1:]:
-        np.testing.assert_allclose(power[3:-1], colour[3:-1], rtol=0.2)
-
-
-def test_without_noise_a_homogeneous_image_is_the_projection_at_the_particle_s_pose(particles, likelihood):
-    nothing = np.full_like(likelihood.noise_power, 1e-12).tolist()
-    quiet = type(likelihood).from_state(dict(likelihood.state(), noise_power=nothing, scale=[1, 1, -2]))
-    rows, factors = [3, 200], (1, -2)
-    for image, row, factor in zip(homogeneous(particles, quiet).read(rows), rows, factors):
-        expected = factor * exact_image(particles.rotation[row], particles.shift_angst[row], 40, 3.0)
-        np.testing.assert_allclose(image, expected, atol=0.02 * np.abs(expected).max())
-
-
-def test_a_homogeneous_image_depends_on_seed_and_id_alone(particles, likelihood):
-    images, other = (homogeneous(particles, likelihood, seed) for seed in (1, 2))
-    together = images.read(np.array([5, 250, 7]))
-    tolerance = 1e-5 * np.abs(together).max()
-    np.testing.assert_allclose(images.read(np.array([250]))[0], together[1], atol=tolerance)
-    part = homogeneous(particles.select([250, 9]), likelihood)
-    np.testing.assert_allclose(part.read(np.array([0]))[0], together[1], atol=tolerance)
-    assert np.abs(other.read(np.array([5]))[0] - together[0]).max() > 1
-    assert np.abs(together[0] - together[2]).max() > 1
-    assert len(images) == 300 and images.box == 40 and images.ids is particles.ids
-
-
-# ---- half sets
-
-def test_half_sets_are_those_of_the_star_file_or_random_where_it_has_none(particles):
-    np.testing.assert_array_equal(draw_half_sets(particles, 1), particles.half)
-    unknown = particles.with_half(np.zeros(300))
-    drawn = draw_half_sets(unknown, 1)
-    assert sorted(set(drawn)) == [1, 2] and np.sum(drawn == 1) == 150 and np.any(np.diff(drawn, 2))
-    np.testing.assert_array_equal(drawn, draw_half_sets(unknown, 1))
-
-
-def test_half_sets_too_small_to_train_are_refused(particles):
-    few = particles.select(np.arange(12)).with_half([1] * 8 + [2] * 4)
-    message = "has half sets of 8 and 4 particles; at least 10 each are needed to train"
-    with pytest.raises(ConfigError, match=message):
-        draw_half_sets(few, 1)
-
-
-# ---- whole runs
 
 @pytest.fixture(scope="module")
 def flags(small):
