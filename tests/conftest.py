@@ -7,8 +7,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(ROOT, "tools"))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
-WORKER, WORKERS = os.environ.get("PYTEST_XDIST_WORKER",
-                                 ""), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 for threads in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS") if WORKER else ():     # they share the cores
     os.environ.setdefault(threads, str(max(1, len(os.sched_getaffinity(0)) // WORKERS)))
 

@@ -1,9 +1,11 @@
 """Slow, plain NumPy in float64: what the engine's kernels must equal. Nothing here is shared with the
 engine."""
+from typing import Callable, Tuple
+
 import numpy as np
 
 
-def relion_matrix(rot_deg, tilt_deg, psi_deg):
+def relion_matrix(rot_deg: float, tilt_deg: float, psi_deg: float) -> np.ndarray:
     """RELION's Euler matrix, entry by entry."""
     ca, sa = np.cos(np.radians(rot_deg)), np.sin(np.radians(rot_deg))
     cb, sb = np.cos(np.radians(tilt_deg)), np.sin(np.radians(tilt_deg))
@@ -13,14 +15,14 @@ def relion_matrix(rot_deg, tilt_deg, psi_deg):
                      [sb * ca, sb * sa, cb]])
 
 
-def half_plane(box, pixel_size, m):
+def half_plane(box: int, pixel_size: float, m: int) -> Tuple[np.ndarray, np.ndarray]:
     """kx, ky (1/Å) of the half plane ky in -m..m, kx in 0..m, both [2m+1, m+1]."""
     step = 1.0 / (box * pixel_size)
     ky, kx = np.meshgrid(np.arange(-m, m + 1) * step, np.arange(m + 1) * step, indexing="ij")
     return kx, ky
 
 
-def rings(m):
+def rings(m: int) -> Tuple[np.ndarray, np.ndarray]:
     """Ring index and number of Friedel-related copies of every entry of the half plane, both [2m+1, m+1]; 0
     copies outside 1..m."""
     iy, ix = np.meshgrid(np.arange(-m, m + 1), np.arange(m + 1), indexing="ij")
@@ -28,7 +30,7 @@ def rings(m):
     return ring, np.where((ring >= 1) & (ring <= m), np.where(ix == 0, 1, 2), 0)
 
 
-def transform(image, m):
+def transform(image: np.ndarray, m: int) -> np.ndarray:
     """Centred transform of one image [L, L] as a plain sum over pixels, divided by L: complex [2m+1, m+1]."""
     box = len(image)
     x = np.arange(box) - box // 2
@@ -39,7 +41,8 @@ def transform(image, m):
     return out
 
 
-def project(xy, amplitudes, widths, box, pixel_size, m):
+def project(xy: np.ndarray, amplitudes: np.ndarray, widths: np.ndarray, box: int, pixel_size: float,
+            m: int) -> np.ndarray:
     """Transform of one projected mixture: the paper's dense sum, one Gaussian at a time. complex [2m+1,
     m+1]."""
     kx, ky = half_plane(box, pixel_size, m)
@@ -49,7 +52,8 @@ def project(xy, amplitudes, widths, box, pixel_size, m):
     return total / (pixel_size**2 * box)
 
 
-def image_of(xy, amplitudes, widths, box, pixel_size):
+def image_of(xy: np.ndarray, amplitudes: np.ndarray, widths: np.ndarray, box: int,
+             pixel_size: float) -> np.ndarray:
     """The same projection in real space, [L, L] (y, x): each Gaussian sampled at the pixel centres."""
     axis = (np.arange(box) - box // 2) * pixel_size
     total = np.zeros((box, box))
@@ -59,7 +63,7 @@ def image_of(xy, amplitudes, widths, box, pixel_size):
     return total
 
 
-def ctf(parameters, kx, ky):
+def ctf(parameters: np.ndarray, kx: np.ndarray, ky: np.ndarray) -> np.ndarray:
     """CTF of one particle [9 to 11] at frequencies kx, ky (1/Å), one at a time; without its sign where the
     tenth number is 1."""
     u, v, angle, kilovolt, cs_mm, contrast, phase, bfactor, scale = (float(p) for p in parameters[:9])
@@ -78,7 +82,7 @@ def ctf(parameters, kx, ky):
     return out
 
 
-def log_likelihood(data, model, noise_power):
+def log_likelihood(data: np.ndarray, model: np.ndarray, noise_power: np.ndarray) -> float:
     """Gaussian log-likelihood of a transform over that of an empty model, nats: complex [2m+1, m+1] each,
     power [m+2]."""
     m = data.shape[1] - 1
@@ -87,19 +91,19 @@ def log_likelihood(data, model, noise_power):
     return -0.5 * np.sum(copies * (np.abs(data - model) ** 2 - np.abs(data) ** 2) / power)
 
 
-def frc(data, model):
+def frc(data: np.ndarray, model: np.ndarray) -> float:
     """Mean over rings 1..m of the Fourier ring correlation, complex [2m+1, m+1] each."""
     m = data.shape[1] - 1
     ring, copies = rings(m)
-    found = []
+    values = []
     for r in range(1, m + 1):
         c = copies * (ring == r)
-        found.append(np.sum(c * (model * data.conj()).real) / np.sqrt(np.sum(c * np.abs(model) ** 2)
-                                                                      * np.sum(c * np.abs(data) ** 2)))
-    return float(np.mean(found))
+        power = np.sum(c * np.abs(model) ** 2) * np.sum(c * np.abs(data) ** 2)
+        values.append(np.sum(c * (model * data.conj()).real) / np.sqrt(power))
+    return float(np.mean(values))
 
 
-def central_differences(function, x, step):
+def central_differences(function: Callable[[np.ndarray], float], x: np.ndarray, step: float) -> np.ndarray:
     """Gradient of a scalar function at x (any shape) by central differences."""
     gradient = np.zeros(x.shape)
     for place in np.ndindex(x.shape):

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any, Dict, Tuple
 
 import environment
 
@@ -36,7 +37,7 @@ class DemoError(RuntimeError):
     """A step of the demo failed; the message says which and where its log is."""
 
 
-def parse_arguments():
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--n", type=int, default=3000, help="particles (default 3000)")
     parser.add_argument("--snr", type=float, default=0.05, help="signal to noise (default 0.05)")
@@ -47,13 +48,13 @@ def parse_arguments():
     return parser.parse_args()
 
 
-def announce(text):
+def announce(text: str) -> None:
     """A line that starts a step, with the time since the demo began."""
     seconds = int(time.time() - START)
     print("\n== %02d:%02d  %s" % (seconds // 60, seconds % 60, text), flush=True)
 
 
-def engine(*arguments):
+def engine(*arguments: str) -> None:
     """Run one stage of the engine from the command line, as a user would."""
     command = [sys.executable, "-m", "gmmhet.engine.cli"] + list(arguments)
     print("   gmmhet " + " ".join(arguments), flush=True)
@@ -69,22 +70,29 @@ def engine(*arguments):
 class Follow(threading.Thread):
     """Prints what a protocol writes into its logs, while the main thread waits for it."""
 
-    def __init__(self, folder):
+    def __init__(self, folder: str) -> None:
         super().__init__(daemon=True)
         self.files = dict.fromkeys((os.path.join(folder, "logs", name)
                                     for name in ("run.stdout", "run.stderr")), 0)
-        self.done = threading.Event()
+        self.end = threading.Event()
 
-    def run(self):
-        while not self.done.wait(1):
+    def __enter__(self) -> None:
+        self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.end.set()
+        self.join()
+
+    def run(self) -> None:
+        while not self.end.wait(1):
             self.show()
         self.show()
 
-    def show(self):
-        for path, seen in self.files.items():
+    def show(self) -> None:
+        for path, offset in self.files.items():
             if os.path.exists(path):
                 with open(path, encoding="utf-8", errors="replace") as f:
-                    f.seek(seen)
+                    f.seek(offset)
                     text = f.read()
                 whole, newline, _ = text.rpartition("\n")
                 self.files[path] += len((whole + newline).encode("utf-8"))
@@ -92,16 +100,8 @@ class Follow(threading.Thread):
                     if not NOISE.search(line):
                         print("   | " + line[:180], flush=True)
 
-    def __exit__(self, *_):
-        self.done.set()
-        self.join()
 
-    def __enter__(self):
-        self.start()
-        return self
-
-
-def launch(project, protocol, label):
+def launch(project: Any, protocol: Any, label: str) -> Any:
     """Run a protocol to its end and follow its logs.
 
     Raises
@@ -126,7 +126,7 @@ def launch(project, protocol, label):
     return protocol
 
 
-def connect(protocol, **inputs):
+def connect(protocol: Any, **inputs: Tuple[Any, str]) -> Any:
     """Point inputs of a protocol at outputs of others: ``name=(protocol, "outputName")``."""
     for name, (source, output) in inputs.items():
         pointer = getattr(protocol, name)
@@ -135,7 +135,7 @@ def connect(protocol, **inputs):
     return protocol
 
 
-def make_project():
+def make_project() -> Any:
     """A new Scipion project, in place of an earlier demo's."""
     from pyworkflow.project import Manager
     manager = Manager()
@@ -144,7 +144,7 @@ def make_project():
     return manager.createProject(PROJECT)
 
 
-def import_particles(project):
+def import_particles(project: Any) -> Any:
     from pwem.protocols import ProtImportParticles
     return launch(project, project.newProtocol(
         ProtImportParticles, importFrom=ProtImportParticles.IMPORT_FROM_RELION,
@@ -153,7 +153,7 @@ def import_particles(project):
                   "Import the particles of a RELION refinement")
 
 
-def reconstruct_with_relion(project, particles):
+def reconstruct_with_relion(project: Any, particles: Any) -> Any:
     from pyworkflow.plugin import Domain
     reconstruct = Domain.importFromPlugin("relion.protocols", "ProtRelionReconstruct", doRaise=True)
     protocol = connect(project.newProtocol(reconstruct, doCTF=True),
@@ -161,49 +161,48 @@ def reconstruct_with_relion(project, particles):
     return launch(project, protocol, "Consensus map with relion_reconstruct")
 
 
-def run_phases(project, particles, consensus, options):
+def run_phases(project: Any, particles: Any, consensus: Any, options: argparse.Namespace) -> Dict[str, Any]:
     """The five protocols of gmmhet; returns them by phase."""
     from gmmhet import protocols as gmm
-    done = {}
+    runs = {}
     fit = connect(project.newProtocol(gmm.GmmHetProtFit, resolution=16.0),
                   inputVolume=(consensus, "outputVolume"))
-    done["fit"] = launch(project, fit, "Fit: the neutral Gaussian model")
+    runs["fit"] = launch(project, fit, "Fit: the neutral Gaussian model")
     controls = dict(null=options.controls, halfSets=options.controls)
     train = connect(project.newProtocol(gmm.GmmHetProtTrain, epochs=options.epochs, **controls),
                     inputParticles=(particles, "outputParticles"),
-                    inputGaussians=(done["fit"], "outputPseudoAtoms"))
-    done["train"] = launch(project, train, "Train: one latent point per particle, and the decoder")
+                    inputGaussians=(runs["fit"], "outputPseudoAtoms"))
+    runs["train"] = launch(project, train, "Train: one latent point per particle, and the decoder")
     refine = connect(project.newProtocol(gmm.GmmHetProtRefine),
-                     inputParticles=(done["train"], "outputParticles"))
-    done["refine"] = launch(project, refine, "Refine: each pose against its own conformation")
+                     inputParticles=(runs["train"], "outputParticles"))
+    runs["refine"] = launch(project, refine, "Refine: each pose against its own conformation")
     analyze = connect(project.newProtocol(gmm.GmmHetProtAnalyze, clusters=3),
-                      inputParticles=(done["refine"], "outputParticles"))
-    done["analyze"] = launch(project, analyze, "Analyze: landscape, clusters, trajectories")
+                      inputParticles=(runs["refine"], "outputParticles"))
+    runs["analyze"] = launch(project, analyze, "Analyze: landscape, clusters, trajectories")
     reconstruct = connect(project.newProtocol(gmm.GmmHetProtReconstruct),
-                          inputParticles=(done["analyze"], "outputClasses"))
-    done["reconstruct"] = launch(project, reconstruct,
+                          inputParticles=(runs["analyze"], "outputClasses"))
+    runs["reconstruct"] = launch(project, reconstruct,
                                  "Reconstruct: the particles of each cluster, with half maps")
-    return done
+    return runs
 
 
-def report(project, done):
+def report(project: Any, runs: Dict[str, Any]) -> None:
     """Score the result against the truth and say where everything is."""
     from gmmhet.engine import rundir
-    trained = os.path.join(project.path, done["train"].getRunFolder())
-    analysis = os.path.join(project.path, done["analyze"].getRunFolder())
+    training, analysis = [os.path.join(project.path, runs[name].getRunFolder())
+                          for name in ("train", "analyze")]
     announce("Compare with the truth")
-    engine("score", "--model", trained, "--truth", DATA, "--analysis", analysis, "--out", SCORE)
+    engine("score", "--model", training, "--truth", DATA, "--analysis", analysis, "--out", SCORE)
     scores = rundir.read_json(os.path.join(SCORE, rundir.SUMMARY))
     announce("Done")
     print(json.dumps(scores, indent=2, ensure_ascii=False))
     print("Landscape picture: %s" % os.path.join(analysis, rundir.LANDSCAPE))
     print("Scipion project:   %s" % project.path)
-    print("Open it:           cd %s && eval \"$(.venv/bin/python tools/environment.py)\" && scipion project "
-          "%s" % (
-        environment.ROOT, PROJECT))
+    print("Open it:           cd %s && eval \"$(.venv/bin/python tools/environment.py)\" && "
+          "scipion project %s" % (environment.ROOT, PROJECT))
 
 
-def main():
+def main() -> None:
     options = parse_arguments()
     os.makedirs(OUT, exist_ok=True)
     for folder in (DATA, SCORE):
@@ -217,8 +216,7 @@ def main():
     os.chdir(project.path)
     particles = import_particles(project)
     consensus = reconstruct_with_relion(project, particles)
-    done = run_phases(project, particles, consensus, options)
-    report(project, done)
+    report(project, run_phases(project, particles, consensus, options))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from typing import Dict
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 #: child processes of Scipion start "python3" from PATH; on Python 3.11 scipion-app 3.8.3 forgets to import
@@ -16,7 +17,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SITE_FIX = ("zz_importlib_util.pth", "import importlib.util\n")
 
 
-def relion_home():
+def relion_home() -> str:
     """Folder whose ``bin`` holds RELION: RELION_HOME when it is set, else where ``relion_refine`` was found,
     else an empty string."""
     if os.environ.get("RELION_HOME"):
@@ -25,7 +26,7 @@ def relion_home():
     return os.path.dirname(os.path.dirname(program)) if program else ""
 
 
-def variables(user_data):
+def variables(user_data: str) -> Dict[str, str]:
     """Variables to set, as a dict.
 
     Parameters
@@ -58,7 +59,7 @@ def variables(user_data):
     return values
 
 
-def apply(user_data):
+def apply(user_data: str) -> None:
     """Set the variables in this process (before anything imports Scipion) and write Scipion's configuration
     once."""
     os.environ.update(variables(user_data))
@@ -67,7 +68,7 @@ def apply(user_data):
     configure()
 
 
-def configure():
+def configure() -> None:
     """Write Scipion's configuration files where they are missing: without hosts.conf no project can be
     created."""
     config = os.path.join(os.environ["SCIPION_HOME"], "config")
@@ -83,7 +84,7 @@ def configure():
                            % (config, done.stdout))
 
 
-def fix_site():
+def fix_site() -> None:
     """Put SITE_FIX among this Python's packages."""
     import sysconfig
     name, text = SITE_FIX
@@ -91,7 +92,7 @@ def fix_site():
         f.write(text)
 
 
-def main():
+def main() -> None:
     """Print the variables as shell exports, with the demo's projects as Scipion's data."""
     user_data = os.environ.get("GMMHET_USER_DATA", os.path.join(ROOT, "demo_out", "scipion"))
     for name, value in variables(user_data).items():

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from typing import Any, Dict
 
 import demo
 import environment
@@ -46,9 +47,9 @@ WANTED = {
 }
 
 
-def make_project():
+def make_project() -> str:
     """Path of the demo's project, made where it is not there or lacks the controls of the training."""
-    def path():
+    def path() -> str:
         return os.path.join(demo.USER_DATA, "projects", demo.PROJECT)
     if not has_controls(path()):
         program = os.path.join(environment.ROOT, "tools", "demo.py")
@@ -56,7 +57,7 @@ def make_project():
     return path()
 
 
-def has_controls(project):
+def has_controls(project: str) -> bool:
     """Whether the demo's project has a finished training with both controls, and all five protocols."""
     runs = os.path.join(project, "Runs")
     folders = sorted(os.listdir(runs)) if os.path.isdir(runs) else []
@@ -67,7 +68,7 @@ def has_controls(project):
     return {"null", "half_sets"} <= set(summary)
 
 
-def drive(project):
+def drive(project: str) -> Dict[str, Dict[str, Any]]:
     """Use the project's window; the driver's report by the name of what was done."""
     shutil.rmtree(SHOTS, ignore_errors=True)
     os.makedirs(SHOTS)
@@ -77,14 +78,14 @@ def drive(project):
         subprocess.run([sys.executable, driver, project, SHOTS, *LABELS], check=False, env=surroundings,
                        cwd=tempfile.gettempdir(), stdin=subprocess.DEVNULL, timeout=600)
     with open(os.path.join(SHOTS, "report.json"), encoding="utf-8") as file:
-        found = json.load(file)
-    errors = [entry["error"] for entry in found if "error" in entry]
+        entries = json.load(file)
+    errors = [entry["error"] for entry in entries if "error" in entry]
     if errors:
         sys.exit(errors[0])
-    return {entry["name"]: entry for entry in found}
+    return {entry["name"]: entry for entry in entries}
 
 
-def cut(entry, title, width, path):
+def cut(entry: Dict[str, Any], title: str, width: int, path: str) -> None:
     """Cut the inside of the window of this title out of a picture of the screen; small, in few colours."""
     (name,) = fnmatch.filter(entry["places"], title)
     left, top, across, down = entry["places"][name]
@@ -98,7 +99,7 @@ def cut(entry, title, width, path):
         sys.exit("%s is larger than %d bytes: make it narrower in WANTED" % (path, MOST_BYTES))
 
 
-def main():
+def main() -> None:
     if MISSING:
         sys.exit("not installed: apt-get install %s" % " ".join(MISSING))
     environment.apply(demo.USER_DATA)

@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 from contextlib import contextmanager
+from typing import Iterator
 
 PROGRAMS = {"Xvfb": "xvfb", "xdotool": "xdotool", "import": "imagemagick"}
 #: Debian packages of the programs that are not installed
@@ -10,7 +11,7 @@ MISSING = sorted(package for program, package in PROGRAMS.items() if shutil.whic
 
 
 @contextmanager
-def screen(size):
+def screen(size: str) -> Iterator[str]:
     """A new X display of `size` ("1500x950"), with a window manager where there is one; its name."""
     read, write = os.pipe()
     command = ["Xvfb", "-displayfd", str(write), "-screen", "0", size + "x24", "-nolisten", "tcp"]

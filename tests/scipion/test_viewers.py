@@ -18,6 +18,7 @@ from gmmhet.protocols import (
     GmmHetProtTrain,
 )
 from gmmhet.viewers import chimerax
+from gmmhet.viewers.viewer_base import GmmHetViewerBase
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 #: folder that receives every picture, to be looked at
@@ -54,6 +55,7 @@ def test_analyze_results_opens_our_viewer_whose_every_field_has_help(project, cl
     protocol = project.newProtocol(cls)
     viewer = project.getDomain().findViewers(protocol, DESKTOP_TKINTER)[0]
     assert viewer.__name__ == cls.__name__.replace("Prot", "Viewer")
+    assert issubclass(viewer, GmmHetViewerBase)
 
 
 def test_every_button_of_every_viewer_draws_something(project, runs):
