@@ -31,6 +31,12 @@ def write_map(path: str, pixel_size: float = PIXEL_SIZE) -> None:
         file.voxel_size = pixel_size
 
 
+def read_map(path: str) -> np.ndarray:
+    """A map [z,y,x], also one whose header is RELION's."""
+    with mrcfile.open(path, permissive=True) as file:
+        return np.array(file.data)
+
+
 def parameters() -> Dict[str, Any]:
     """Values of every column but the image's name, with the six decimals of a RELION star file; ids begin at
     11 and have gaps."""

@@ -1,4 +1,4 @@
-"""Facts about how the Scipion side is written: order of a protocol's methods, types, sizes, a test for every file."""
+"""Facts about how the Scipion side is written: order of a protocol's methods, types, sizes and tests."""
 import ast
 import os
 import re
@@ -51,7 +51,8 @@ def test_methods_of_a_protocol_stand_in_the_order_of_the_sections(path):
         if method:
             expected = "STEPS" if method[1].endswith("Step") else SECTION_OF.get(method[1], section)
             misplaced += [method[1]] if expected != section else []
-    assert order == [name for name in SECTIONS if name in order] and {"DEFINE", "STEPS", "INFO", "UTILS"} <= set(order)
+    assert order == [name for name in SECTIONS if name in order]
+    assert {"DEFINE", "STEPS", "INFO", "UTILS"} <= set(order)
     assert misplaced == []
 
 
