@@ -270,15 +270,16 @@ def _homogeneous(model: HeterogeneityModel, start: StartInputs,
                          MOST_NULLS)) // 2 // model.copies
     whole, rest = divmod(wanted, len(particles))
     batches = whole * -(-len(particles) // BATCH_SIZE) - (-rest // BATCH_SIZE)
+    homogeneous = HomogeneousParticles(particles, start.conformations, model.likelihood, start.seed,
+                                       start.poses)
 
     def simulated(number: int) -> Iterator[np.ndarray]:
         left = wanted
         while left > 0:
             seed = (start.seed + SEED_STEP * number) % 2**31
-            images = HomogeneousParticles(particles, start.conformations, model.likelihood, seed, start.poses)
             order = np.sort(np.random.default_rng([seed, 19]).permutation(len(particles))[:left])
-            for rows, batch in prefetched(Views(images, symmetry), order, BATCH_SIZE, devices,
-                                          z=start.z_earlier):
+            views = Views(homogeneous.with_seed(seed), symmetry)
+            for rows, batch in prefetched(views, order, BATCH_SIZE, devices, z=start.z_earlier):
                 features = gradients(len(rows), batch).features
                 yield group_sums(features.reshape(-1, features.shape[-1])[:, :columns], groupings)
             number, left = number + 2, left - len(order)

@@ -1,5 +1,6 @@
 """Particles that are all alike, made as they are read: the null control of a training needs no images on
 disk."""
+import copy
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -57,6 +58,12 @@ class HomogeneousParticles:
 
     def __len__(self) -> int:
         return len(self._real)
+
+    def with_seed(self, seed: int) -> "HomogeneousParticles":
+        """The same particles with other noise, and other poses where those are uncertain."""
+        other = copy.copy(self)
+        other._seed = seed
+        return other
 
     # ---------------------------------------------------------------- of the real set
     @property

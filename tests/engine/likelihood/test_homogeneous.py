@@ -139,6 +139,7 @@ def test_a_homogeneous_image_depends_on_seed_and_id_alone(particles, likelihood)
     part = homogeneous(particles.select([250, 9]), likelihood)
     np.testing.assert_allclose(part.read(np.array([0]))[0], together[1], atol=tolerance)
     assert np.abs(other.read(np.array([5]))[0] - together[0]).max() > 1
+    np.testing.assert_allclose(images.with_seed(2).read([5]), other.read([5]), atol=tolerance)
     assert np.abs(together[0] - together[2]).max() > 1
 
 
