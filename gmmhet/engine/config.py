@@ -169,7 +169,7 @@ class FitConfig(Common):
     n_gaussians: str = param(
         "auto", "Number of Gaussians, or 'auto': the molecule's volume over the cube of 0.8 times the target "
         "resolution, and more until the mean FSC with the map reaches 0.95. Gaussians in weak density "
-        "(--probes) come on top.")
+        "(--probes) come on top.", label="Number of Gaussians")
     mask: str = param("", "Mask (MRC, 0 to 1): only density inside it (above 0.5) is modelled.", path=True)
     threshold: float = param(
         0.0, "Density level (contour level) above which Gaussians are seeded; 0 determines it from the map.",
@@ -215,7 +215,8 @@ class TrainConfig(Common):
         "auto", "auto: the errors of the given poses are estimated from the images, and each particle's pose "
         "is inferred together with its conformation, so that a pose error is not taken for motion; none: the "
         "given poses are exact.", choices=("auto", "none"), expert=True)
-    latent_dim: int = param(4, "Number of dimensions of the latent space.", low=1, high=64)
+    latent_dim: int = param(
+        4, "Number of dimensions of the latent space.", low=1, high=64, label="Latent dimensions")
     objective: str = param(
         "likelihood", "likelihood: Gaussian noise of the images' own spectrum (whitened images, "
         "CTF-multiplied model); frc: mean Fourier ring correlation as in Chen & Ludtke.",
@@ -246,7 +247,8 @@ class TrainConfig(Common):
         0.0, "High-pass limit: details coarser than this are ignored; 0 uses all. It must be coarser than "
         "the target resolution.", low=0.0, high=10000.0, units="Å", expert=True)
     rescale_map: bool = param(
-        False, "Use the neutral model although its pixel size or box is not that of the particles.",
+        False, "Use the neutral model although its pixel size or box is not that of the particles: Gaussians "
+        "have positions and widths in Å, so that any sampling can show them.", label="Allow other sampling",
         expert=True)
     epochs: int = param(
         0, "Most passes through the particles; 0 chooses from their number, more for small sets. Training "
@@ -292,7 +294,7 @@ class RefineConfig(Common):
         "model was trained on.", path=True)
     model: str = param("", "Folder of a 'train' run.", path=True, required=True)
     steps: int = param(
-        8, "Gauss-Newton steps per particle; errors of 2° and 2 px need about 8.", low=1, high=100)
+        8, "Levenberg-Marquardt steps per particle; errors of 2° and 2 px need about 8.", low=1, high=100)
     sigma_angle: float = param(
         0.0, "Standard deviation of the prior on orientations, around each axis: the expected error of the "
         "given ones. 0 takes what training estimated, or %g° where it estimated none or the particles have "
@@ -324,7 +326,8 @@ class AnalyzeConfig(Common):
         path=True, expert=True)
     line: str = param(
         "", "Trajectories to write, comma-separated: 'pc1', 'pc2', ... (principal components of z), "
-        "'motion1', ... (needs --motion-region), or 'from:1-to:3' between two clusters. Empty: pc1 and pc2.")
+        "'motion1', ... (needs --motion-region), or 'from:1-to:3' between two clusters. Empty: pc1 and pc2.",
+        label="Trajectories")
     points: int = param(7, "Points along each trajectory.", low=2, high=200)
     neighbours: int = param(
         2000, "Particles nearest to each point of a trajectory, listed for reconstruction.", low=1)
@@ -356,8 +359,9 @@ class ReconstructConfig(Common):
         "", "Folder of a 'train' run: for --near, for lists of symmetry copies, and to invert optics groups "
         "in which training found black contrast.", path=True)
     near: str = param(
-        "", "Latent point z as comma-separated numbers: reconstruct the --k particles nearest to it.")
-    k: int = param(2000, "Number of particles nearest to --near.", low=2)
+        "", "Latent point z as comma-separated numbers: reconstruct the --k particles nearest to it.",
+        label="Near latent point")
+    k: int = param(2000, "Number of particles nearest to --near.", low=2, label="Number of nearest particles")
     symmetry: str = param("c1", "Point group imposed on the map (cN or dN).")
     padding: int = param(2, "Padding factor of the Fourier transform.", low=1, high=4, expert=True)
     mask: str = param("", "Mask (MRC, 0 to 1) for the FSC; empty: a soft sphere.", path=True)
@@ -370,9 +374,6 @@ class ScoreConfig(Common):
     model: str = param("", "Folder of a 'train' run.", path=True, required=True)
     truth: str = param("", "Folder of the 'simulate' run that made the particles.", path=True, required=True)
     analysis: str = param("", "Folder of an 'analyze' run, whose clusters are scored too.", path=True)
-
-
-#: parameters that a preset of the train stage sets, unless they were changed from their default; its networks
 
 
 def with_length(config: TrainConfig, particles: int) -> TrainConfig:

@@ -11,6 +11,8 @@ BLUE, RED = "#2e6f9e", "#c8443c"
 #: clusters, classes and curves, by number
 CLASSES = ("#d1495b", "#00798c", "#edae49", "#5f4b8b", "#3a7d44", "#e07a1f", "#2e86ab", "#9b5094", "#7a5c3e",
            "#6b7280")
+#: colour maps: of densities of points and other values, of maps, of lengths, of what is above and below 0
+VALUES, GREYS, LENGTHS, SIGNED = "viridis", "Greys", "plasma_r", "RdBu_r"
 #: points of no class
 NO_CLASS = "#b4bec6"
 #: bars of motion, of amplitude changes, of explained variance

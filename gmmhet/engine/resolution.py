@@ -7,6 +7,9 @@ from typing import Dict, Optional, Tuple
 
 import numpy as np
 
+#: FSC at the resolution: between two half maps (Rosenthal & Henderson 2003), and with a map that is known
+HALF_MAPS, KNOWN_MAP = 0.143, 0.5
+
 
 def crossing(abscissa: np.ndarray, fsc: np.ndarray, threshold: float) -> Optional[float]:
     """Where an FSC curve first falls below a threshold, linear between its points.
@@ -15,7 +18,7 @@ def crossing(abscissa: np.ndarray, fsc: np.ndarray, threshold: float) -> Optiona
     ----------
     abscissa : [S], shell index or spatial frequency of each point, rising.
     fsc : [S].
-    threshold : float, such as 0.143 between half maps or 0.5 against a known map.
+    threshold : float, such as HALF_MAPS or KNOWN_MAP.
 
     Returns
     -------
@@ -36,7 +39,7 @@ def resolution_at(fsc: np.ndarray, threshold: float, box: int, pixel_size: float
     Parameters
     ----------
     fsc : [L//2 + 1], shells 0 .. L//2.
-    threshold : float, such as 0.143 between half maps or 0.5 against a known map.
+    threshold : float, such as HALF_MAPS or KNOWN_MAP.
     box : int, L (px).
     pixel_size : float, Å/px.
 

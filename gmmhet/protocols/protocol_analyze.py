@@ -85,8 +85,8 @@ class GmmHetProtAnalyze(GmmHetProtBase):
         problems += self._regionProblems("motion_region", "inputMotionRegion")
         lacks_region = not self.motionRegion.get("").strip() and self.inputMotionRegion.get() is None
         if "motion" in self.line.get("") and lacks_region:
-            problems.append("*Line* asks for a localised motion ('%s'), which needs a motion region: give a "
-                            "mask or a region." % self.line.get())
+            problems.append("*Trajectories* asks for a localised motion ('%s'), which needs a motion region: "
+                            "give a mask or a region." % self.line.get())
         return [problem for problem in problems if problem]
 
     def _citations(self) -> List[str]:

@@ -35,7 +35,8 @@ class GmmHetProtReconstruct(GmmHetProtBase):
         form.addParam("inputParticles", params.PointerParam, important=True, label="Particles or classes",
                       pointerClass="SetOfParticles,SetOfClassesFlex,SetOfClasses3D",
                       help="Particles, one class, or classes (one reconstruction per class). With trained "
-                           "particles the nearest ones to a latent point can be reconstructed: see *Near*.")
+                           "particles the nearest ones to a latent point can be reconstructed: see *Near "
+                           "latent point*.")
         self._addMask(form, "inputMask", label="Mask (optional)",
                       help="Soft mask for the FSC of the half maps; none: a soft sphere.")
 
@@ -81,7 +82,7 @@ class GmmHetProtReconstruct(GmmHetProtBase):
             if not source.getSize():
                 return ["The set of classes is empty: choose one that holds classes."]
             if near:
-                return ["*Near* selects particles by their latent point: clear it, or choose particles."]
+                return ["*Near latent point* selects particles: clear it, or choose particles."]
         problems = [convert.why_not_writable(self._particlesOf(number)) for number in self._classIds()[:1]]
         if near:
             problems.append(run_problem(source, "train"))

@@ -52,11 +52,11 @@ class GmmHetProtTrain(GmmHetProtBase):
         form.addParam("inputContinue", params.PointerParam, pointerClass="SetOfParticlesFlex",
                       allowsNull=True, label="Continue from (optional)",
                       help="Particles of an earlier training to continue from. With the same *Vary*, region "
-                           "and *Latent dim* its networks are trained further. With others this is a further "
-                           "stage: every particle keeps the conformation that the earlier training gave it, "
-                           "and what comes on top is learned in latent dimensions of its own. For example "
-                           "amplitudes first; then, with the class of particles that have a domain as "
-                           "*Particles* and a region around that domain, its motion (*Vary* position).")
+                           "and *Latent dimensions* its networks are trained further. With others this is a "
+                           "further stage: every particle keeps the conformation that the earlier training "
+                           "gave it, and what comes on top is learned in latent dimensions of its own. For "
+                           "example amplitudes first; then, with the class of particles that have a domain "
+                           "as *Particles* and a region around that domain, its motion (*Vary* position).")
         self._addMask(form, "inputRegion", label="Region mask (optional)",
                       help="Only Gaussians inside this mask may vary. Give this or the text field *Region* "
                            "below.")
@@ -128,8 +128,8 @@ class GmmHetProtTrain(GmmHetProtBase):
         ours = Sampling(particles.getXDim(), particles.getSamplingRate())
         if ours.agrees(theirs):
             return []
-        return ["%s: choose Gaussians fitted on the particles' grid, or set *Rescale map* to Yes to use them "
-                "as they are, in Å."
+        return ["%s: choose Gaussians fitted on the particles' grid, or set *Allow other sampling* to Yes to "
+                "use them as they are, in Å."
                 % theirs.difference("The map of the Gaussians", ours, "the particle set")]
 
     def _warnings(self) -> List[str]:

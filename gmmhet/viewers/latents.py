@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from gmmhet.engine import rundir
 from gmmhet.engine.latents import Latents, LatentsError, principal_axes
-from gmmhet.engine.palette import INK, NO_CLASS, class_colour
+from gmmhet.engine.palette import INK, NO_CLASS, VALUES, class_colour
 from gmmhet.viewers.drawing import NothingToShow, inner_limits, plain, require_file
 
 #: more points are drawn as averages over hexagons, or as a sample where colours are categories
@@ -144,7 +144,7 @@ def draw_latents(figure: Figure, x: np.ndarray, y: np.ndarray, values: Optional[
     axes = figure.subplots()
     plain(axes, "Latent points", labels[0], labels[1])
     limits = inner_limits(x) + inner_limits(y)
-    hexagons = dict(cmap="viridis", linewidths=0, extent=limits)
+    hexagons = dict(cmap=VALUES, linewidths=0, extent=limits)
     if values is None:
         size = int(np.clip(np.sqrt(len(x)), 20, 90))
         points = axes.hexbin(x, y, gridsize=size, bins="log", mincnt=1, **hexagons)
@@ -157,7 +157,7 @@ def draw_latents(figure: Figure, x: np.ndarray, y: np.ndarray, values: Optional[
             points = axes.hexbin(x, y, C=values, gridsize=110, vmin=low, vmax=high, **hexagons)
             label = "mean " + labels[2]
         else:
-            points = axes.scatter(x, y, c=values, s=7, cmap="viridis", vmin=low, vmax=high, linewidths=0,
+            points = axes.scatter(x, y, c=values, s=7, cmap=VALUES, vmin=low, vmax=high, linewidths=0,
                                   rasterized=True)
             label = labels[2]
         figure.colorbar(points, ax=axes, label=label, shrink=0.8)

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gmmhet.engine.palette import INK, RED
+from gmmhet.engine.palette import GREYS, INK, RED
 from gmmhet.viewers.drawing import NothingToShow
 
 #: the three views: name, axis of the array [z, y, x] that is summed, columns of centres [N, 3] (x, y, z) that
@@ -58,7 +58,7 @@ def picture(axes: Axes, image: np.ndarray, pixel_size: float, title: str = "",
     """One grey picture [L, L] in Å from the box centre, dark where there is density; cut to `reach_angst`
     around the centre."""
     low, high = limits or (0.0, max(float(image.max()), 1e-12))
-    axes.imshow(image, origin="lower", extent=extent(len(image), pixel_size), cmap="Greys", vmin=low,
+    axes.imshow(image, origin="lower", extent=extent(len(image), pixel_size), cmap=GREYS, vmin=low,
                 vmax=high, interpolation="bicubic")
     axes.set_title(title, fontsize=10, color=INK)
     if reach_angst:

@@ -3,7 +3,7 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from gmmhet.engine.palette import BLUE, FAINT, RED
+from gmmhet.engine.palette import BLUE, FAINT, RED, VALUES
 from gmmhet.viewers.drawing import plain
 
 
@@ -30,7 +30,7 @@ def draw_pose_changes(figure: Figure, angle_deg: np.ndarray, shift_angst: np.nda
         plain(axes, "%s, change" % title, "Change (%s)" % unit, "Particles")
     top = max(float(np.quantile(angle_deg, 0.999)), 1e-6)
     low, high = np.quantile(gain, [0.001, 0.999])
-    third.hexbin(angle_deg, gain, gridsize=45, mincnt=1, cmap="viridis", norm=LogNorm(), linewidths=0,
+    third.hexbin(angle_deg, gain, gridsize=45, mincnt=1, cmap=VALUES, norm=LogNorm(), linewidths=0,
                  extent=(0, top, low, high if high > low else low + 1))
     third.axhline(0, color=FAINT, linewidth=1, linestyle="--")
     plain(third, "Agreement", "Change of orientation (°)", "Gain over the given pose (nats)")

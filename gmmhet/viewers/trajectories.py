@@ -8,7 +8,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from gmmhet.engine import rundir
-from gmmhet.engine.palette import AMPLITUDE, FAINT, INK, LEAST_MOTION_ANGST, MOTION
+from gmmhet.engine.palette import AMPLITUDE, FAINT, INK, LEAST_MOTION_ANGST, LENGTHS, MOTION, SIGNED
 from gmmhet.viewers.drawing import NothingToShow, plain
 from gmmhet.viewers.maps import VIEWS, Map, picture, reach, read_map
 
@@ -65,7 +65,7 @@ def draw_displacements(figure: Figure, density: Map, start: np.ndarray, end: np.
     rows = rows[np.argsort(length[rows])][-MOST_ARROWS:]
     room = max(reach(density), 1.1 * float(np.abs(end[rows]).max(initial=0.0)))
     panels, arrows = figure.subplots(1, 3), None
-    style = dict(angles="xy", scale_units="xy", scale=1, cmap="plasma_r", norm=Normalize(0, longest),
+    style = dict(angles="xy", scale_units="xy", scale=1, cmap=LENGTHS, norm=Normalize(0, longest),
                  width=0.006, headwidth=3.5, headlength=4.5)
     for axes, (name, summed, (across, up)) in zip(panels, VIEWS):
         image = density.volume.sum(axis=summed)
@@ -105,7 +105,7 @@ def draw_series(figure: Figure, maps: List[str], titles: List[str]) -> None:
     for column, (image, title) in enumerate(zip(images, titles)):
         picture(grid[0, column], image, pixel_size, title, limits, room)
         picture(grid[1, column], image - images[0], pixel_size, reach_angst=room)
-        grid[1, column].images[0].set(cmap="RdBu_r", clim=(-most, most))
+        grid[1, column].images[0].set(cmap=SIGNED, clim=(-most, most))
     grid[0, 0].set_ylabel("projection " + VIEWS[summed][0], color=INK)
     grid[1, 0].set_ylabel("minus the first", color=INK)
 

@@ -33,7 +33,7 @@ class GmmHetViewerAnalyze(GmmHetViewerBase):
         form.addSection("Trajectories")
         names = trajectories.trajectory_names(self.protocol.getRunFolder()) or ["none"]
         form.addParam("trajectory", params.EnumParam, choices=names, default=0, label="Trajectory",
-                      help="The trajectories of *Line* in the protocol's form.")
+                      help="The trajectories of *Trajectories* in the protocol's form.")
         form.addParam("showArrows", params.LabelParam, label="Displacement of the Gaussians",
                       help="Arrows from the trajectory's first to its last point over three projections of "
                            "the first map.")

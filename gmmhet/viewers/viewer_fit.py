@@ -2,15 +2,13 @@
 from pyworkflow.protocol import Form, params
 
 from gmmhet.engine import rundir
+from gmmhet.engine.resolution import KNOWN_MAP
 from gmmhet.protocols import GmmHetProtFit
 from gmmhet.viewers.drawing import require_file
 from gmmhet.viewers.fsc import FscCurve, draw_fsc, read_fsc
 from gmmhet.viewers.latents import read_arrays
 from gmmhet.viewers.maps import draw_views, read_map
 from gmmhet.viewers.viewer_base import Buttons, GmmHetViewerBase, Views
-
-#: of the FSC between a model and a map
-THRESHOLD = 0.5
 
 
 class GmmHetViewerFit(GmmHetViewerBase):
@@ -36,7 +34,7 @@ class GmmHetViewerFit(GmmHetViewerBase):
         frequency, columns = read_fsc(self.protocol.getRunFile(rundir.FSC))
         plotter, figure = self._plot("FSC", 6.5, 4.6)
         curves = [FscCurve("Gaussian model and map", frequency, fsc) for fsc in columns.values()]
-        draw_fsc(figure.subplots(), curves, THRESHOLD, self.protocol.getSummary().get("resolution_angst"))
+        draw_fsc(figure.subplots(), curves, KNOWN_MAP, self.protocol.getSummary().get("resolution_angst"))
         return [plotter]
 
     def _showGaussians(self) -> Views:

@@ -5,13 +5,12 @@ from typing import List, Tuple
 from pyworkflow.protocol import Form, params
 
 from gmmhet.engine import rundir
+from gmmhet.engine.resolution import HALF_MAPS
 from gmmhet.protocols import GmmHetProtReconstruct
 from gmmhet.viewers.drawing import NothingToShow
 from gmmhet.viewers.fsc import NAMES, FscCurve, draw_fsc, read_fsc
 from gmmhet.viewers.viewer_base import Buttons, GmmHetViewerBase, Views
 
-#: of the FSC between half maps
-THRESHOLD = 0.143
 ALL = "all"
 
 
@@ -76,5 +75,5 @@ class GmmHetViewerReconstruct(GmmHetViewerBase):
                 curves += [FscCurve(NAMES.get(name, name), frequency, fsc)
                            for name, fsc in reversed(list(columns.items()))]
         plotter, figure = self._plot("FSC", 6.5, 4.6)
-        draw_fsc(figure.subplots(), curves, THRESHOLD)
+        draw_fsc(figure.subplots(), curves, HALF_MAPS)
         return [plotter]

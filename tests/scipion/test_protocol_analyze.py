@@ -10,7 +10,7 @@ from gmmhet.protocols import GmmHetProtAnalyze
 
 def test_analyze_refuses_localised_motion_without_a_region(trained):
     text = problems_of(GmmHetProtAnalyze, inputParticles=trained, line="pc1,motion1")
-    assert "*Line* asks for a localised motion ('pc1,motion1'), which needs a motion region" in text
+    assert "*Trajectories* asks for a localised motion ('pc1,motion1'), which needs a motion region" in text
 
 
 def test_analyze_cites_umap_only_when_it_is_used():

@@ -14,7 +14,7 @@ def test_reconstruct_refuses_a_latent_point_for_particles_without_one(particles)
 def test_reconstruct_refuses_a_latent_point_for_classes(runs):
     protocol = GmmHetProtReconstruct(near="0,0")
     protocol.inputParticles.set(runs["analyze"].outputClasses)
-    assert "*Near* selects particles by their latent point: clear it" in " ".join(protocol.validate())
+    assert "*Near latent point* selects particles: clear it" in " ".join(protocol.validate())
 
 
 @pytest.mark.parametrize("few, warnings", [

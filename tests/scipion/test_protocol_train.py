@@ -29,7 +29,7 @@ def test_train_accepts_good_input(refused):
 
 @pytest.mark.parametrize("field, value, text", [
     ("learningRate", 5.0, "*Learning rate* must be at most 1.0, got 5.0"),
-    ("latentDim", 0, "*Latent dim* must be at least 1, got 0"),
+    ("latentDim", 0, "*Latent dimensions* must be at least 1, got 0"),
     ("vary", "position,color", "*Vary* must name some of amplitude, position, width, separated by commas"),
     ("vary", "position,color", "got 'position,color'"),
     ("heldOut", 2.0, "*Held out* must be at most 0.9, got 2.0"),

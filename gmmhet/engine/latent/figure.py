@@ -12,6 +12,7 @@ from gmmhet.engine.latent.landscape import Landscape, LineChange
 from gmmhet.engine.palette import (
     AMPLITUDE,
     FAINT,
+    GREYS,
     INK,
     LEAST_MOTION_ANGST,
     MOTION,
@@ -77,7 +78,7 @@ def draw_density(axes: Any, xy: np.ndarray, limits: Limits) -> None:
     greys = LogNorm(vmin=least, vmax=max((30 if few else 3) * float(image.max()), 2 * least))
     masked: Any = np.ma         # NumPy leaves it untyped
     axes.imshow(masked.masked_less(image, least), origin="lower", extent=(*limits[0], *limits[1]),
-                aspect="auto", cmap="Greys", interpolation="bilinear", norm=greys, rasterized=True, zorder=0)
+                aspect="auto", cmap=GREYS, interpolation="bilinear", norm=greys, rasterized=True, zorder=0)
     if few:
         axes.scatter(xy[:, 0], xy[:, 1], s=3, color=INK, alpha=0.35, linewidths=0, rasterized=True, zorder=1)
 

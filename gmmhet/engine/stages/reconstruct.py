@@ -21,12 +21,9 @@ from gmmhet.engine.reconstruction.backprojection import (
 )
 from gmmhet.engine.reconstruction.contrast import map_contrast, whitening_signs
 from gmmhet.engine.reconstruction.selection import ReconstructError, read_subset
-from gmmhet.engine.resolution import resolution_at, write_fsc_csv
+from gmmhet.engine.resolution import HALF_MAPS, resolution_at, write_fsc_csv
 from gmmhet.engine.rundir import RunDir
 from gmmhet.engine.sampling import Sampling
-
-#: FSC of half maps at which resolution is quoted (Rosenthal & Henderson 2003)
-FSC_THRESHOLD = 0.143
 
 
 @dataclass(frozen=True)
@@ -132,7 +129,7 @@ def execute(plan: Plan, run: RunDir) -> Dict[str, Any]:
               "fsc_masked": masked_fsc_curve(half1, half2, plan.mask)}
     write_fsc_csv(run(rundir.FSC), particles.box, particles.pixel_size, **curves)
     summary = dict(_summary(plan, curves), contrast=contrast)
-    log.info("Resolution at FSC %g: %s masked, %s unmasked.", FSC_THRESHOLD, *(
+    log.info("Resolution at FSC %g: %s masked, %s unmasked.", HALF_MAPS, *(
         _resolution_text(summary[key]) for key in ("resolution_angst", "resolution_unmasked_angst")))
     return summary
 
@@ -167,14 +164,14 @@ def _summary(plan: Plan, curves: Mapping[str, np.ndarray]) -> Dict[str, Any]:
     """Figures of the run; a resolution is None where the curve is below the threshold from the first shell
     on."""
     config, particles = plan.config, plan.particles
-    resolution = {name: resolution_at(curve, FSC_THRESHOLD, particles.box, particles.pixel_size)
+    resolution = {name: resolution_at(curve, HALF_MAPS, particles.box, particles.pixel_size)
                   for name, curve in curves.items()}
     known = {name: round(value, 3) if np.isfinite(value) else None for name, value in resolution.items()}
     return {
         "stage": "reconstruct", "particles": len(particles),
         "half1": int(np.sum(particles.half == 1)), "half2": int(np.sum(particles.half == 2)),
         "chosen": plan.selection, "half_sets": plan.half_sets, "symmetry": config.symmetry,
-        "box": particles.box, "pixel_size": particles.pixel_size, "fsc_threshold": FSC_THRESHOLD,
+        "box": particles.box, "pixel_size": particles.pixel_size, "fsc_threshold": HALF_MAPS,
         "resolution_angst": known["fsc_masked"], "resolution_unmasked_angst": known["fsc_unmasked"],
         "fsc_mask": config.mask or "soft sphere", "seed": config.seed}
 

@@ -212,7 +212,7 @@ def low_signal(small, tmp_path_factory):
         patch.setattr(linear_start, "LOW_SIGNAL", np.inf)
         assert gmmhet("train", "--out", folder / "whole", *flags) == 0
         assert gmmhet("train", "--out", folder / "paused", *flags, "--pause-after-epoch", 1) == 0
-        yield flags, folder / "whole", folder / "paused"
+    return flags, folder / "whole", folder / "paused"
 
 
 def rigid_modes(run):

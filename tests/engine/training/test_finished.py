@@ -37,7 +37,7 @@ def test_another_file_of_some_of_them_may_be_given(small_run, model, particles, 
 
 def test_particles_of_another_sampling_are_refused_with_both(small_run, model, monkeypatch):
     monkeypatch.setattr(model.likelihood, "grid", FourierGrid(32, 5.0, 10))
-    message = "has 32 px of 6.0000 Å, the model was trained on 32 px of 5.0000 Å: give the"
+    message = "has 32 px of 6.0000 Å, the model has 32 px of 5.0000 Å: give the"
     with pytest.raises(ConfigError, match=message):
         particles_of(str(small_run), model)
 
