@@ -26,10 +26,9 @@ ROUNDING = 1e-3
 def start(options, out):
     """The run, or its continuation, in a process of its own; its messages go to a file beside the run's
     folder."""
-    command = [sys.executable, "-m", "gmmhet.engine.cli", "train", "--particles", options.particles, "--gmm",
-               options.gmm, "--out", out,
-               "--epochs", str(options.epochs), "--latent-steps", "1", "--latent-dim", "2", "--gpus", "none",
-               "--resume"]
+    command = [sys.executable, "-m", "gmmhet.engine.cli", "train", "--particles", options.particles,
+               "--gmm", options.gmm, "--out", out, "--epochs", str(options.epochs), "--latent-steps", "1",
+               "--latent-dim", "2", "--pose-errors", "none", "--gpus", "none", "--resume"]
     with open(out + ".log", "ab") as log:
         return subprocess.Popen(command, env=dict(os.environ, PYTHONPATH=ROOT), stdout=log, stderr=log)
 

@@ -15,8 +15,8 @@ from gmmhet.engine.latents import Latents
 from gmmhet.engine.training.early_stopping import SURE
 from gmmhet.engine.training.parameter_schedule import ParameterSchedule
 
-#: a train run whose quality does not matter
-QUICK = dict(epochs=2, latent_steps=1, latent_dim=2)
+#: a train run whose quality does not matter: inferring poses would double what there is to compile
+QUICK = dict(epochs=2, latent_steps=1, latent_dim=2, pose_errors="none")
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
@@ -43,6 +43,7 @@ def loaded_by(module):
 def simulated(folder, kind, n, snr, **flags):
     """A set of 32 px particles and the model fitted to its map: two folders."""
     extra = [word for name, value in flags.items() for word in ("--" + name.replace("_", "-"), value)]
+    folder.mkdir(exist_ok=True)
     assert gmmhet("simulate", "--out", folder / "set", "--kind", kind, "--n", n, "--box", 32,
                   "--pixel-size", 6, "--snr", snr, *extra) == 0
     assert gmmhet("fit", "--out", folder / "fit", "--map", folder / "set" / "map.mrc", "--n-gaussians", 80,

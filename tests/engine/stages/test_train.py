@@ -38,9 +38,10 @@ SMALL_STEPS = dict(epochs=1, latent_steps=1, latent_dim=2)
 
 
 @pytest.fixture(scope="module")
-def hinge_score(hinge, hinge_run):
-    assert gmmhet("score", "--out", hinge / "score", "--model", hinge_run, "--truth", hinge / "set") == 0
-    return summary(hinge / "score")
+def hinge_score(hinge, hinge_run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("score") / "out"
+    assert gmmhet("score", "--out", out, "--model", hinge_run, "--truth", hinge / "set") == 0
+    return summary(out)
 
 
 # ---- recovery
@@ -265,7 +266,7 @@ def test_a_run_does_not_go_on_with_other_particles_than_it_began_with(small, tmp
 
 
 def test_a_killed_run_resumes_and_ends_like_an_uninterrupted_one(small, tmp_path):
-    flags = training(small, epochs=6, patience=6, latent_steps=1, latent_dim=2)
+    flags = training(small, **dict(QUICK, epochs=4, patience=4))
     process = gmmhet_process("train", "--out", tmp_path / "killed", *flags)
     checkpoint, deadline = tmp_path / "killed" / rundir.WORK / CHECKPOINT, time.monotonic() + 600
     while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
