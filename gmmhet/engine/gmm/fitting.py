@@ -16,15 +16,15 @@ from gmmhet.engine.gmm.mixture import Mixture
 from gmmhet.engine.gmm.seeding import Seeds
 from gmmhet.engine.log import progress
 
-#: resolutions of the fit's stages, as multiples of the target, and the share of the steps that each takes
+#: resolutions of the fit's rounds, as multiples of the target, and the share of the steps that each takes
 COARSE_TO_FINE = ((4.0, 0.2), (2.0, 0.3), (1.0, 0.5))
 #: smallest amplitude at the start, over the mean
 LEAST_START_AMPLITUDE = 0.02
 #: widths at the start over the distance of neighbours, and how far they may change: by the factor exp(±this)
 START_WIDTH, WIDTH_RANGE = 0.6, 0.7
-#: fewest shells that a stage of the fit compares
+#: fewest shells that a round of the fit compares
 FEWEST_SHELLS = 3
-#: ADAM's learning rate at the start of a stage, and its part that is left at the end
+#: ADAM's learning rate at the start of a round, and its part that is left at the end
 LEARNING_RATE, LAST_RATE = 0.05, 0.05
 
 

@@ -60,7 +60,7 @@ class Mixture:
             return cls(data["centers"], data["amplitudes"], data["widths"], Labels.from_arrays(data))
 
 
-class Decoder(Protocol):
+class MixtureDecoder(Protocol):
     """What decodes latent points into mixtures of N Gaussians: a trained model, as seen by who only looks at
     what it decodes."""
 

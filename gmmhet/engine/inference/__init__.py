@@ -1,1 +1,1 @@
-"""What is inferred of each particle once the decoder is fixed: latent posterior, pose, cluster."""
+"""What is inferred of each particle given a decoder: latent posterior, pose and its error, cluster."""

@@ -33,14 +33,14 @@ FEWEST_IN_PIECE = 30
 LEAST_CHANGE = 1e-4
 #: no step is drawn together to less than this share of what it was, so that there is a way back
 LEAST_SLOPE = 0.1
-#: views over which images are compared
-VIEWS = 6
+#: viewing directions over which images are compared
+DIRECTIONS = 6
 
 #: latent points z_stage [n, D] and [n, D] to how far apart images of what is decoded there are, [n]
 ImageDistance = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def _icosahedral_views(count: int) -> np.ndarray:
+def _icosahedral_directions(count: int) -> np.ndarray:
     """Rotations [count, 6, 3, 3]: each six look along the axes of an icosahedron, turned at random. Averages
     over one are those over all directions to fourth order, and what that leaves out is another for each."""
     golden = (1 + np.sqrt(5)) / 2
@@ -63,16 +63,16 @@ def image_distance(model: HeterogeneityModel, batch_size: int = 16) -> ImageDist
     def squared_difference(a: tf.Tensor, b: tf.Tensor, views: tf.Tensor) -> tf.Tensor:
         one, other = model.mixture(a), model.mixture(b)
         return sum(tf.reduce_sum((seen(other, views[:, k]) - seen(one, views[:, k])) ** 2, (1, 2, 3))
-                   for k in range(VIEWS))
+                   for k in range(DIRECTIONS))
 
     def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        arrays: list[Any] = [np.float32(v) for v in (a, b)] + [_icosahedral_views(len(a))]
+        arrays: list[Any] = [np.float32(v) for v in (a, b)] + [_icosahedral_directions(len(a))]
         squares: list[np.ndarray] = [squared_difference(*(tf.constant(v[i:i + batch_size])
                                                           for v in arrays)).numpy()
                    for i in range(0, len(a), batch_size)]
         return np.sqrt(np.concatenate(squares) / whole)
     neutral = MixtureBatch(model.neutral.centers, model.neutral.amplitudes, model.neutral.widths)
-    whole = float(tf.reduce_sum(seen(neutral, tf.constant(_icosahedral_views(1)[0])) ** 2))
+    whole = float(tf.reduce_sum(seen(neutral, tf.constant(_icosahedral_directions(1)[0])) ** 2))
     return distance
 
 

@@ -1,5 +1,5 @@
-"""What a training starts from: how the encoder sees the gradients, and the linear answer to which of them are
-no noise."""
+"""The start of a training: the encoder's view of the gradients, and encoder and decoder set to the answer of
+probabilistic PCA (see `initialization.subspace`)."""
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

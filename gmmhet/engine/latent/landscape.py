@@ -5,7 +5,7 @@ from typing import Dict, List, NamedTuple
 
 import numpy as np
 
-from gmmhet.engine.gmm.mixture import Decoder
+from gmmhet.engine.gmm.mixture import MixtureDecoder
 from gmmhet.engine.latent.assignment import Clusters
 from gmmhet.engine.latent.eigenmotion import LocalMotions
 from gmmhet.engine.latent.motion import decode_mixtures, relative_amplitude_change, rms_displacement
@@ -57,7 +57,7 @@ class Landscape:
         return {line.name: self.plane.place(line.points(points)) for line in self.trajectories}
 
 
-def changes_along(model: Decoder, lines: List[Line]) -> Dict[str, LineChange]:
+def changes_along(model: MixtureDecoder, lines: List[Line]) -> Dict[str, LineChange]:
     """What each line does to the model from end to end, by the line's name."""
     ends = decode_mixtures(model, np.concatenate([line.points(2) for line in lines]))
     return {line.name: LineChange(rms_displacement(start, end), relative_amplitude_change(start, end))

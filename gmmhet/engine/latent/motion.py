@@ -3,7 +3,7 @@ from typing import List, NamedTuple
 
 import numpy as np
 
-from gmmhet.engine.gmm.mixture import Decoder, Mixture, Path
+from gmmhet.engine.gmm.mixture import Mixture, MixtureDecoder, Path
 
 #: displacements shorter than this part of the longest, or than this many Å, are not drawn
 LEAST_ARROW, LEAST_ARROW_ANGST = 0.1, 1e-3
@@ -18,7 +18,7 @@ MOST_MOTION_POINTS = 2000
 MOST_FIELD_GAUSSIANS = 1000
 
 
-def decode_mixtures(model: Decoder, z: np.ndarray) -> List[Mixture]:
+def decode_mixtures(model: MixtureDecoder, z: np.ndarray) -> List[Mixture]:
     """The Gaussian models at latent points [B, D], with the chains of the neutral one: B mixtures."""
     centers, amplitudes, widths = model.decode(np.asarray(z, np.float32))
     labels = model.neutral.labels
@@ -82,7 +82,7 @@ class MotionRms(NamedTuple):
     amplitude: float
 
 
-def motion_rms(model: Decoder, z: np.ndarray, batch_size: int = 100) -> MotionRms:
+def motion_rms(model: MixtureDecoder, z: np.ndarray, batch_size: int = 100) -> MotionRms:
     """How far the particles' models lie from their mean: rms over the Gaussians that may vary and a sample of
     latent points [n, D].
 
@@ -102,7 +102,8 @@ def motion_rms(model: Decoder, z: np.ndarray, batch_size: int = 100) -> MotionRm
     return MotionRms(float(np.sqrt(np.mean(motion.sum(-1)))), amplitude)
 
 
-def displacement_field(model: Decoder, z: np.ndarray, moves: bool, batch_size: int = 100) -> np.ndarray:
+def displacement_field(model: MixtureDecoder, z: np.ndarray, moves: bool,
+                       batch_size: int = 100) -> np.ndarray:
     """What is decoded of a sample of the Gaussians that may vary, float32 [n, K]: their positions (Å) where
     something `moves`, else amplitudes."""
     free = np.flatnonzero(model.free)

@@ -4,7 +4,7 @@ import os
 import numpy as np
 
 from gmmhet.engine import rundir
-from gmmhet.engine.gmm.mixture import Decoder, Mixture, Path, render, write_cif_models
+from gmmhet.engine.gmm.mixture import Mixture, MixtureDecoder, Path, render, write_cif_models
 from gmmhet.engine.io.chimerax import series_commands, write_script
 from gmmhet.engine.io.volumes import write_map
 from gmmhet.engine.latent.landscape import Landscape
@@ -29,7 +29,7 @@ def write_embedding(run: RunDir, landscape: Landscape) -> None:
              label=clusters.labels, explained=landscape.axes.explained, centers=clusters.centers, **by_image)
 
 
-def write_clusters(run: RunDir, model: Decoder, landscape: Landscape) -> None:
+def write_clusters(run: RunDir, model: MixtureDecoder, landscape: Landscape) -> None:
     """Of each cluster: the ids of its particles, and the decoded map at its centre."""
     latents, clusters = landscape.latents, landscape.clusters
     for number in range(1, len(clusters.centers) + 1):
@@ -40,11 +40,11 @@ def write_clusters(run: RunDir, model: Decoder, landscape: Landscape) -> None:
         _write_map(run(rundir.cluster_map(number)), model, mixture)
 
 
-def _write_map(path: str, model: Decoder, mixture: Mixture) -> None:
+def _write_map(path: str, model: MixtureDecoder, mixture: Mixture) -> None:
     write_map(path, render(mixture, model.box, model.pixel_size), model.pixel_size)
 
 
-def write_trajectory(folder: str, model: Decoder, line: Line, points: np.ndarray, latents: Latents,
+def write_trajectory(folder: str, model: MixtureDecoder, line: Line, points: np.ndarray, latents: Latents,
                      neighbours: int) -> None:
     """Folder of one trajectory: model, map and nearest particles of each of its points [P, D]; arrows,
     multi-model mmCIF and ChimeraX script."""

@@ -1,5 +1,5 @@
-"""Particles that are all alike, made as they are read: the null control of a training needs no images on
-disk."""
+"""Simulated particles of one conformation at the real ones' poses, CTF and noise, made as they are read: what
+the null control trains on, and what tells signal from noise at the start of a training."""
 import copy
 from collections.abc import Iterator
 from typing import Any, Protocol

@@ -1,4 +1,5 @@
-"""Rigid bodies, and the overall rigid motion that most of a molecule makes."""
+"""Rigid bodies that the user names (`--rigid`), and the overall rigid motion that most of a molecule makes;
+parts that small motions are described by are in `rigid_modes`."""
 from typing import Any
 
 import numpy as np

@@ -5,7 +5,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 from sklearn.cluster import KMeans
 
-from gmmhet.engine.gmm.mixture import Decoder
+from gmmhet.engine.gmm.mixture import MixtureDecoder
 from gmmhet.engine.simulate.phantom import STATES, Phantom
 
 #: angles at which the arm is laid out to assign Gaussians to it
@@ -43,7 +43,7 @@ def arm_members(neutral_centers: np.ndarray, phantom: Phantom, unit: int = 1) ->
     return np.asarray(cKDTree(anywhere).query(neutral_centers)[0] < cKDTree(static).query(neutral_centers)[0])
 
 
-def decoded_angles(model: Decoder, z: np.ndarray, phantom: Phantom, unit: int = 1,
+def decoded_angles(model: MixtureDecoder, z: np.ndarray, phantom: Phantom, unit: int = 1,
                    batch_size: int = 256) -> np.ndarray:
     """Angle (degrees, about the phantom's hinge axis) of the arm against the rest in the decoded model of
     every latent point [n, D]: [n]."""
@@ -59,7 +59,8 @@ def decoded_angles(model: Decoder, z: np.ndarray, phantom: Phantom, unit: int = 
     return np.concatenate(angles) if angles else np.zeros(0)
 
 
-def decoded_states(model: Decoder, z: np.ndarray, phantom: Phantom, batch_size: int = 256) -> np.ndarray:
+def decoded_states(model: MixtureDecoder, z: np.ndarray, phantom: Phantom,
+                   batch_size: int = 256) -> np.ndarray:
     """State (from 0, in no order) of a mixed phantom's decoded model at every latent point [n, D]: k-means of
     the masses of its two domains. Int [n]."""
     centers, base = model.neutral.centers, phantom.reference.centers

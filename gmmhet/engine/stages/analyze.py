@@ -8,7 +8,7 @@ import numpy as np
 
 from gmmhet.engine import rundir
 from gmmhet.engine.config import AnalyzeConfig
-from gmmhet.engine.gmm.mixture import Decoder
+from gmmhet.engine.gmm.mixture import MixtureDecoder
 from gmmhet.engine.gmm.regions import region_mask
 from gmmhet.engine.latent import LatentError
 from gmmhet.engine.latent.assignment import (
@@ -55,7 +55,7 @@ class Plan:
 
     config: AnalyzeConfig
     latents: Latents
-    model: Decoder
+    model: MixtureDecoder
     axes: PrincipalAxes
     clusters: Clusters
     motions: LocalMotions
@@ -123,7 +123,7 @@ def some_rows(count: int, most: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(count, most, replace=False))
 
 
-def motions_for(config: AnalyzeConfig, model: Decoder, z: np.ndarray) -> LocalMotions:
+def motions_for(config: AnalyzeConfig, model: MixtureDecoder, z: np.ndarray) -> LocalMotions:
     """Localised directions for ``--motion-region``, none without it."""
     if not config.motion_region:
         return LocalMotions.none(z.shape[1])

@@ -7,7 +7,7 @@ import numpy as np
 
 from gmmhet.engine import rundir
 from gmmhet.engine.config import DecodeConfig
-from gmmhet.engine.gmm.mixture import Decoder, render, write_cif
+from gmmhet.engine.gmm.mixture import MixtureDecoder, render, write_cif
 from gmmhet.engine.io.chimerax import series_commands, write_script
 from gmmhet.engine.io.volumes import write_map
 from gmmhet.engine.latent import LatentError
@@ -22,7 +22,7 @@ class Plan:
     """What is decoded: the trained model, and latent points [P, D]."""
 
     config: DecodeConfig
-    model: Decoder
+    model: MixtureDecoder
     points: np.ndarray
 
 

@@ -9,7 +9,7 @@ from sklearn.cluster import KMeans
 
 from gmmhet.engine import rundir
 from gmmhet.engine.config import ConfigError, ScoreConfig
-from gmmhet.engine.gmm.mixture import Decoder, Mixture
+from gmmhet.engine.gmm.mixture import Mixture, MixtureDecoder
 from gmmhet.engine.latents import Latents
 from gmmhet.engine.log import log
 from gmmhet.engine.model.saved import load_model
@@ -42,7 +42,7 @@ class Plan:
     """
 
     config: ScoreConfig
-    model: Decoder
+    model: MixtureDecoder
     phantom: Phantom
     z: np.ndarray
     truth: Dict[str, np.ndarray]

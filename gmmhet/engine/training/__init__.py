@@ -1,2 +1,2 @@
-"""Fitting: the neutral model to a map, the networks to particles, each particle's latent point to its
-image."""
+"""Training of the networks: epochs and optimizer steps, parameter schedule, early stopping, history,
+checkpoints, and what an earlier training is continued from."""

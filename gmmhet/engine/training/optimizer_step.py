@@ -30,8 +30,9 @@ class StepKind(NamedTuple):
 
 
 class BoundTerms(NamedTuple):
-    """Of B particles: the bound on their evidence [B], the divergence of the latent posterior from the prior
-    [B], both nats, and the change of pose [B, 5] ([B, 0] where poses are exact)."""
+    """Of B particles: the bound on their evidence [B] (by the objective 'frc' the mean FRC less the
+    divergence), the divergence of the latent posterior from the prior [B], both nats, and the change of pose
+    [B, 5] ([B, 0] where poses are exact)."""
 
     bound: Any
     kl: Any
@@ -58,7 +59,9 @@ class Objective(NamedTuple):
 class OptimizerStep:
     """The weights of a training and how a batch changes them.
 
-    Loss per particle: minus a bound on its evidence (see `Elbo`), plus a share of the decoder's description
+    Loss per particle: minus its evidence lower bound, in which the divergence counts from 0 to 1 as training
+    warms up, or by several draws of z minus the wake-sleep reward (see `Elbo.elbo`, `Elbo.wake_sleep`); plus
+    the penalty on amplitudes and widths, the networks' weight decay, and a share of the decoder's description
     length.
 
     Parameters
