@@ -1,7 +1,6 @@
 """Simulated sets and runs shared by the engine's tests: tiny, always read-only, made once for all processes
 that share the tests."""
 import fcntl
-import gc
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,20 +8,9 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 from commands import QUICK, gmmhet, simulated, training
-from tensorflow.python.framework import ops
 
 # rewriting graphs would take a third of every short training in this process
 tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def forgotten_graphs():
-    """TensorFlow keeps every graph that has a gradient of its own for ever: 300 MB a training."""
-    yield
-    gradients = ops.gradient_registry._registry
-    for name in [name for name in gradients if name.startswith("CustomGradient-")]:
-        del gradients[name]
-    gc.collect()
 
 
 @pytest.fixture(scope="session")
