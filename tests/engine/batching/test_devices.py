@@ -58,9 +58,11 @@ def on_two_hosts(monkeypatch, *arguments):
 
 @pytest.fixture(scope="module")
 def alone(small, tmp_path_factory):
-    """The run on one device."""
+    """The run on one device, in a process of its own like those that it is compared with."""
     out = tmp_path_factory.mktemp("alone") / "out"
-    assert gmmhet("train", "--out", out, *training(small, **FLAGS)) == 0
+    process = gmmhet_process("train", "--out", out, *training(small, **FLAGS))
+    output = process.communicate()[0]
+    assert process.returncode == 0, output
     return out
 
 
