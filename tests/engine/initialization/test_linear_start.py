@@ -115,10 +115,11 @@ def test_motion_that_goes_further_than_the_resolution_is_not_taken_for_fading(tm
     assert gmmhet("simulate", "--kind", "hinge", "--out", tmp_path / "set", *data) == 0
     assert gmmhet("fit", "--map", tmp_path / "set" / "map.mrc", "--out", tmp_path / "fit",
                   "--n-gaussians", 250, "--resolution", 5.1, "--steps", 150) == 0
+    flags = training(tmp_path, pose_errors="none", epochs=10)
     for finest in (5.0, COARSE_ANGST):
         monkeypatch.setattr("gmmhet.engine.likelihood.agreement.COARSE_ANGST", finest)
         out = tmp_path / ("to%g" % finest)
-        assert gmmhet("train", "--out", out, *training(tmp_path, pause_after_epoch=0, epochs=10)) == 0
+        assert gmmhet("train", "--out", out, *flags, "--pause-after-epoch", 0) == 0
         log = (out / rundir.LOG).read_text()
         explained = {tuple(name): float(nats) for *name, nats
                      in re.findall(r"first order( at 12 Å)?, (\w+) explains (\S+) nats", log)}
@@ -127,7 +128,7 @@ def test_motion_that_goes_further_than_the_resolution_is_not_taken_for_fading(tm
         assert (len(explained) == 4) == ("before training: gain" in log) == (finest == COARSE_ANGST)
     assert explained[" at 12 Å", "amplitude"] < FADING_OVER_MOTION * explained[" at 12 Å", "position"]
     # the part in which it leads is learned at that resolution, and has no gain at the target's
-    assert gmmhet("train", "--out", out, *training(tmp_path, pause_after_epoch=4, epochs=10), "--resume") == 0
+    assert gmmhet("train", "--out", out, *flags, "--pause-after-epoch", 4, "--resume") == 0
     with open(out / rundir.HISTORY, newline="") as file:
         gains = [float(row["training_gain"]) for row in csv.DictReader(file)]
     assert np.isnan(gains[:3]).all() and len(gains) == 4 and gains[3] > 0
@@ -136,7 +137,7 @@ def test_motion_that_goes_further_than_the_resolution_is_not_taken_for_fading(tm
     # networks that are trained further see what they saw, whatever the resolution
     for levels, (before, now) in ((1, (14, 6)), (2, (6, 14))):
         first, further = tmp_path / ("first%d" % levels), tmp_path / ("further%d" % levels)
-        quick = training(tmp_path, epochs=1, latent_steps=0)
+        quick = training(tmp_path, pose_errors="none", epochs=1, latent_steps=0)
         assert gmmhet("train", "--out", first, *quick, "--resolution", before) == 0
         assert gmmhet("train", "--out", further, *quick, "--resolution", now, "--continue-from", first) == 0
         assert [load_model(str(run)).resolution_levels for run in (first, further)] == [levels] * 2

@@ -79,7 +79,8 @@ def mixed(tmp_path_factory):
     """900 particles, some without the arm that turns, some without another part: set/, fit/, one/
     (amplitudes), ids.txt (with the arm)."""
     folder = simulated(tmp_path_factory.mktemp("mixed"), "mixed", 900, 0.3)
-    assert gmmhet("train", "--out", folder / "one", *training(folder, vary="amplitude", epochs=12)) == 0
+    flags = training(folder, vary="amplitude", epochs=12, pose_errors="none")
+    assert gmmhet("train", "--out", folder / "one", *flags) == 0
     with np.load(folder / "set" / rundir.TRUTH) as truth:
         np.savetxt(folder / "ids.txt", truth["id"][np.isfinite(truth["true_angle"])], fmt="%d")
     return folder
@@ -90,7 +91,8 @@ THREE_EPOCHS = dict(QUICK, epochs=3)
 
 def second(mixed, **flags):
     """Flags of the second stage."""
-    own = dict(vary="position", region=ARM, latent_dim=2, ids=mixed / "ids.txt", continue_from=mixed / "one")
+    own = dict(vary="position", region=ARM, latent_dim=2, ids=mixed / "ids.txt", continue_from=mixed / "one",
+               pose_errors="none")
     return training(mixed, **{**own, **flags})
 
 
