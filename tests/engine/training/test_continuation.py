@@ -86,9 +86,6 @@ def mixed(tmp_path_factory):
     return folder
 
 
-THREE_EPOCHS = dict(QUICK, epochs=3)
-
-
 def second(mixed, **flags):
     """Flags of the second stage."""
     own = dict(vary="position", region=ARM, latent_dim=2, ids=mixed / "ids.txt", continue_from=mixed / "one",
@@ -105,9 +102,9 @@ def two(mixed):
 
 @pytest.fixture(scope="module")
 def controlled(mixed, tmp_path_factory):
-    """A second stage of three epochs with both controls."""
+    """A second stage of two epochs with both controls."""
     out = tmp_path_factory.mktemp("controlled") / "out"
-    assert gmmhet("train", "--out", out, *second(mixed, **THREE_EPOCHS), "--null", "--half-sets") == 0
+    assert gmmhet("train", "--out", out, *second(mixed, **QUICK), "--null", "--half-sets") == 0
     return out
 
 
@@ -224,7 +221,7 @@ def test_controls_of_a_second_stage_start_from_the_first_stage_s_conformations(m
 
 
 def test_a_second_stage_paused_and_resumed_ends_like_an_uninterrupted_one(mixed, controlled, tmp_path):
-    flags = second(mixed, **THREE_EPOCHS)
+    flags = second(mixed, **QUICK)
     assert gmmhet("train", "--out", tmp_path / "parts", *flags, "--pause-after-epoch", 1) == 0
     assert gmmhet("train", "--out", tmp_path / "parts", *flags, "--resume") == 0
     assert same_latents(controlled, tmp_path / "parts") < 1e-3

@@ -20,7 +20,7 @@ from gmmhet.engine.validation.verdict import LEAST_AGREEMENT
 @pytest.fixture(scope="module")
 def flags(small):
     """Of a run with both controls."""
-    return [*training(small, **QUICK, vary="position"), "--null", "--half-sets"]
+    return [*training(small, **dict(QUICK, epochs=1), vary="position"), "--null", "--half-sets"]
 
 
 @pytest.fixture(scope="module")
