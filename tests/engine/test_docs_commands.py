@@ -43,7 +43,8 @@ class Project:
         """Execute the commands of a page that have not been executed yet."""
         for line in commands(text_of(page)):
             if line not in self.done:
-                self.execute(line, SHORTER if page != "README.md" else "")
+                # what goes on was begun by the README
+                self.execute(line, SHORTER if page != "README.md" and "--resume" not in line else "")
                 self.done.add(line)
 
     def execute(self, line, shorter):
