@@ -20,9 +20,9 @@ WORK = os.path.join(ROOT, "test_out", "scipion_tests")
 register(WORK)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def domain():
-    """Scipion's domain with all plugins loaded."""
+    """Scipion's domain with all plugins loaded: a protocol knows its plugin only then."""
     from pyworkflow import Config
     result = Config.getDomain()
     result.getPlugins()
