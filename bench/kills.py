@@ -28,7 +28,7 @@ def start(options, out):
     folder."""
     command = [sys.executable, "-m", "gmmhet.engine.cli", "train", "--particles", options.particles,
                "--gmm", options.gmm, "--out", out, "--epochs", str(options.epochs), "--latent-steps", "1",
-               "--latent-dim", "2", "--pose-errors", "none", "--gpus", "none", "--resume"]
+               "--latent-dim", "2", "--gpus", "none", "--resume"]
     with open(out + ".log", "ab") as log:
         return subprocess.Popen(command, env=dict(os.environ, PYTHONPATH=ROOT), stdout=log, stderr=log)
 
