@@ -123,8 +123,9 @@ def test_a_host_that_is_lost_ends_the_others_with_a_sentence(small, tmp_path, mo
             "then start all again with --resume") in output
 
 
-def test_two_devices_train_where_poses_are_taken_as_exact(small, tmp_path):
-    arguments = training(small, **dict(FLAGS, epochs=1, preset="paper"))
+@pytest.mark.parametrize("flags", [dict(pose_errors="none"), dict(preset="paper")])      # neither has poses
+def test_two_devices_train_where_poses_are_taken_as_exact(small, tmp_path, flags):
+    arguments = training(small, **{**FLAGS, "epochs": 1, **flags})
     done = on_two_devices("train", "--out", tmp_path / "out", *arguments)
     assert done.returncode == 0 and (tmp_path / "out" / rundir.SUMMARY).exists(), done.stderr
 
