@@ -2,10 +2,11 @@
 
 NumPy alone and Python 3.8, because Scipion draws FSC curves too.
 """
-import csv
 from typing import Dict, Optional, Tuple
 
 import numpy as np
+
+from gmmhet.engine.rundir import read_columns
 
 #: FSC at the resolution: between two half maps (Rosenthal & Henderson 2003), and with a map that is known
 HALF_MAPS, KNOWN_MAP = 0.143, 0.5
@@ -69,7 +70,5 @@ def read_fsc_csv(path: str) -> Tuple[np.ndarray, Dict[str, np.ndarray]]:
     frequency : [S], spatial frequency of each shell from 1 on, 1/Å.
     curves : dict of column name to FSC [S].
     """
-    with open(path, encoding="utf-8", newline="") as file:
-        header, *rows = list(csv.reader(file))
-    table = np.array(rows, float).reshape(len(rows), len(header))
-    return 1.0 / table[:, 0], {name: table[:, i] for i, name in enumerate(header) if i}
+    columns = {name: np.array(values) for name, values in read_columns(path).items()}
+    return 1.0 / columns.pop("resolution_angst"), columns

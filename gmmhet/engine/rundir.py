@@ -2,11 +2,12 @@
 
 Standard library only and Python 3.8, because Scipion reads run folders too.
 """
+import csv
 import errno
 import json
 import os
 from contextlib import contextmanager
-from typing import Any, BinaryIO, Callable, Dict, Iterator, Optional
+from typing import Any, BinaryIO, Callable, Dict, Iterator, List, Optional
 
 #: errors of the system when a disk, a quota or the largest size of a file is reached
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -192,12 +193,20 @@ def whole_file(path: str) -> Iterator[BinaryIO]:
             f.flush()
             os.fsync(f.fileno())
         os.replace(temporary, path)
-    except OSError as error:
-        if error.errno not in DISK_FULL:
+    except BaseException as error:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+        if not isinstance(error, OSError) or error.errno not in DISK_FULL:
             raise
-        os.remove(temporary)
         raise OSError("'%s' cannot be written: %s. The run is kept as it was before: make room and continue "
                       "it with --resume" % (path, error.strerror)) from None
+
+
+def read_columns(path: str) -> Dict[str, List[float]]:
+    """The columns of a CSV file of numbers with a header (history.csv, fsc.csv), by name."""
+    with open(path, encoding="utf-8", newline="") as file:
+        header, *rows = list(csv.reader(file))
+    return {name: [float(row[i]) for row in rows] for i, name in enumerate(header)}
 
 
 def read_json(path: str) -> Dict[str, Any]:

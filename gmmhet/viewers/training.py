@@ -1,6 +1,5 @@
 """Training curves: gain of agreement of the trained model over the neutral one, on training and held-out
 particles."""
-import csv
 import os
 from typing import Dict, Optional
 
@@ -8,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from gmmhet.engine.palette import BLUE, FAINT, RED
+from gmmhet.engine.rundir import read_columns
 from gmmhet.viewers.drawing import NothingToShow, plain
 
 
@@ -19,13 +19,9 @@ def read_history(path: str) -> Dict[str, np.ndarray]:
     NothingToShow
         before the first epoch has ended.
     """
-    rows = []
-    if os.path.exists(path):
-        with open(path, encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    if not rows:
+    if not os.path.exists(path):
         raise NothingToShow("There are no training curves yet: %s is written after the first epoch." % path)
-    return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
+    return {name: np.array(values) for name, values in read_columns(path).items()}
 
 
 def draw_history(axes: Axes, history: Dict[str, np.ndarray], unit: str, best: Optional[int] = None,

@@ -132,3 +132,22 @@ def test_a_broken_json_file_is_refused_with_its_name(tmp_path):
     (tmp_path / "summary.json").write_text("{")
     with pytest.raises(ValueError, match=re.escape("%s is not readable JSON" % (tmp_path / "summary.json"))):
         rundir.read_json(str(tmp_path / "summary.json"))
+
+
+def test_a_file_that_is_broken_off_leaves_the_old_one_and_nothing_beside_it(tmp_path):
+    path = tmp_path / "features.npy"
+    path.write_bytes(b"old")
+    with pytest.raises(ValueError, match="refused"):
+        with rundir.whole_file(str(path)) as file:
+            file.write(b"new")
+            raise ValueError("refused")
+    assert path.read_bytes() == b"old"
+    assert [one.name for one in tmp_path.iterdir()] == ["features.npy"]
+
+
+def test_the_columns_of_a_csv_file_come_back_by_name(tmp_path):
+    path = tmp_path / "history.csv"
+    path.write_text("epoch,gain\r\n1,nan\r\n2,0.5\r\n")
+    columns = rundir.read_columns(str(path))
+    assert columns["epoch"] == [1, 2] and columns["gain"][1] == 0.5
+    assert columns["gain"][0] != columns["gain"][0]

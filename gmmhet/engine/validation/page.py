@@ -1,5 +1,4 @@
 """The page that shows what speaks for the heterogeneity of a training and what against it."""
-import csv
 import textwrap
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from gmmhet.engine.palette import AGAINST, FAINT, FOR, INK, PAPER, REAL, RULE, SPURIOUS
+from gmmhet.engine.rundir import read_columns
 from gmmhet.engine.validation.half_set_agreement import correlation
 from gmmhet.engine.validation.leakage import TOLERATED_R2, is_harmless, leakage_text
 from gmmhet.engine.validation.verdict import LEAST_AGREEMENT, MOST_SPURIOUS, n_cross_validated
@@ -62,13 +62,11 @@ def not_run(axes: Any, title: str, flag: str) -> None:
 def draw_history(axes: Any, path: str, summary: dict[str, Any]) -> None:
     """Gain over the neutral model (or the earlier stage) by epoch, of the particles learned from and of those
     held out, and which epoch of a run with this summary was kept; 0 is its start."""
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    epoch = [int(row["epoch"]) for row in rows]
-    held = [float(row["held_out_gain"]) for row in rows]
+    columns = read_columns(path)
+    epoch, held = columns["epoch"], columns["held_out_gain"]
     axes.axhline(0, color=FAINT, linewidth=0.9, linestyle="--")
-    axes.plot(epoch, [float(row["training_gain"]) for row in rows], "-o", color=FAINT, markersize=3,
-              linewidth=1.4, label="learned from")
+    axes.plot(epoch, columns["training_gain"], "-o", color=FAINT, markersize=3, linewidth=1.4,
+              label="learned from")
     axes.plot(epoch, held, "-o", color=REAL, markersize=3, linewidth=1.6, label="held out")
     best = summary["best_epoch"]
     axes.plot(best, held[best - 1] if best else summary["held_out_gain"], "o", markersize=10,

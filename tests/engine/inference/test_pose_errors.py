@@ -18,6 +18,7 @@ from gmmhet.engine.inference.pose_errors import (
     row_chunks,
 )
 from gmmhet.engine.likelihood.quadratic import Quadratic
+from gmmhet.engine.model.saved import load_model
 from gmmhet.engine.particles.particle_set import read_particles
 
 PIXEL = 4.0
@@ -192,3 +193,8 @@ def test_how_wrong_the_poses_are_is_said_and_where_they_should_be(wrong):
     true, given = (read_particles(str(wrong / path)) for path in ("set/" + rundir.STAR, "wrong.star"))
     off = true.shift_angst - given.shift_angst
     assert np.mean((change[:, 3:] - off) ** 2) < 0.2 * np.mean(off**2)
+
+
+def test_an_overall_rigid_motion_stays_with_poses_that_stay_uncertain(wrong):
+    model = load_model(str(wrong / "auto"))
+    assert model.settings.removes_rigid_motion and model.state.removes_rigid_motion
