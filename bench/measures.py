@@ -2,18 +2,15 @@
 inside the moving region."""
 import numpy as np
 import tensorflow as tf
-from scipy import fft
-from scipy.spatial import cKDTree
 from scipy.special import logsumexp
 from sklearn.metrics import adjusted_rand_score
+from sklearn.neighbors import KNeighborsClassifier
 
-from gmmhet.engine.gmm.mixture import Mixture, render
 from gmmhet.engine.imaging.ctf import ctf_values
 from gmmhet.engine.imaging.fourier import FourierGrid, transform
 from gmmhet.engine.imaging.fsc import masked_fsc_curve
 from gmmhet.engine.imaging.pose import symmetry_matrices
 from gmmhet.engine.imaging.pose_change import Pose
-from gmmhet.engine.imaging.projection import project_mixture
 from gmmhet.engine.latent.cluster import kmeans_labels
 from gmmhet.engine.log import progress
 from gmmhet.engine.particles.particle_set import read_particles
@@ -21,26 +18,22 @@ from gmmhet.engine.reconstruction.backprojection import ReconstructionSettings, 
 from gmmhet.engine.simulate.physics import plain_r2, rigid_rotations
 from gmmhet.engine.simulate.scores import information, rank_correlation
 
-#: angles at which a mover is laid out to see where it can be
-SWEEP = 9
-#: voxels this near to a moving atom are inside its region; soft edge beyond
-REGION_ANGST, EDGE_PX = 8.0, 3.0
-#: finest voxel at which true maps are drawn
-FINE_ANGST = 2.0
 #: state whose map is compared, for sets without a moving domain, and where a domain stands in it, as a share
 #: of its largest angle
 SHOWN_STATE, SHOWN_SHARE = 3, 0.6
 #: share of the particles that show a state
 NEAR_SHARE = 0.1
+#: neighbours in z that tell a particle's state
+NEIGHBOURS = 25
 
 
-def likelihoods(system, particles, points=25, batch_size=32):
+def likelihoods(system, particles, points=25, batch_size=32, resolution_angst=0.0):
     """How likely every coordinate of the system's grid, and single models, are for every particle, whose
     noise is white with variance 1.
 
-    The same as in `gmmhet.engine.simulate.oracle.posterior`, all rings below Nyquist and no mask, but made
-    from the images of the components of which all grid points are sums, which is what two movers or a large
-    molecule need.
+    The same as in `gmmhet.engine.simulate.oracle.posterior`, all rings below Nyquist (or up to a resolution)
+    and no mask, but made from the images of the components of which all grid points are sums, which is what
+    two movers or a large molecule need.
 
     Returns
     -------
@@ -52,7 +45,7 @@ def likelihoods(system, particles, points=25, batch_size=32):
     state = np.arange(len(system.states))[:, None] == coordinates[:, 0]
     shares = np.concatenate([prior[None], prior * state / (state @ prior)[:, None]])
     held = tf.constant(np.concatenate([uses, shares @ uses]).astype(np.float32))
-    grid = FourierGrid.to_resolution(particles.box, particles.pixel_size)
+    grid = FourierGrid.to_resolution(particles.box, particles.pixel_size, resolution_angst)
     root_weight, values = tf.constant(np.sqrt(grid.weight)), 2 * grid.shape[0] * grid.shape[1]
 
     @tf.function(reduce_retracing=True, autograph=False)
@@ -60,7 +53,7 @@ def likelihoods(system, particles, points=25, batch_size=32):
         data, transfer = root_weight * transform(images,
                                                  grid), root_weight * ctf_values(ctf, grid.kx,
                                                                                  grid.ky)[:, None]
-        drawn = tf.stack([tf.reshape(transfer * project_mixture(m, Pose(rotation, shift), grid),
+        drawn = tf.stack([tf.reshape(transfer * system.project(m, Pose(rotation, shift), grid),
                                      [-1, values]) for m in parts], 1)
         cross, gram = tf.einsum("bpk,bk->bp", drawn,
                                 tf.reshape(data, [-1, values])), tf.matmul(drawn, drawn, transpose_b=True)
@@ -98,21 +91,6 @@ def estimates(system, coordinates, p):
     return dict(state=state, angles=np.stack(angles, 1) if angles else np.zeros((len(p), 0)))
 
 
-def swept(system, mover):
-    """Where the atoms of a mover can be, [SWEEP * P, 3]."""
-    points = system.reference.centers[mover.members]
-    return np.concatenate([mover.turned(points, a)
-                           for a in np.linspace(-mover.angle_deg, mover.angle_deg, SWEEP)])
-
-
-def owners(centers, system):
-    """What each Gaussian of a neutral model stands for, by the nearest atom at any angle: 0 what is at rest,
-    j the mover j - 1. Int [N]."""
-    still = ~np.any([m.members for m in system.movers], axis=0)
-    sets = [system.reference.centers[still]] + [swept(system, m) for m in system.movers]
-    return np.argmin([cKDTree(points).query(centers)[0] for points in sets], axis=0)
-
-
 def true_displacements(mover, points, angles_deg):
     """Displacement of points [P, 3] of a mover at angles [n], [n, P, 3] Å."""
     moved = mover.turned(np.tile(points, (len(angles_deg), 1)), np.repeat(angles_deg, len(points)))
@@ -135,7 +113,7 @@ def decoded_motion(model, z, system, movers, truth, batch_size=256):
     angles [n, len(movers)] in degrees, rms coordinate error [len(movers)] and rms true displacement
     [len(movers)], both in Å.
     """
-    neutral, owner = model.neutral, owners(model.neutral.centers, system)
+    neutral, owner = model.neutral, system.owners(model.neutral.centers)
     rest, mine = owner == 0, [(owner == j + 1) & model.free for j in movers]
     weights = [neutral.amplitudes[m] / neutral.amplitudes[m].sum() for m in mine]
     angles, sums = [], [np.zeros((2, 2, m.sum(), 3)) for m in mine]   # (error, truth) x (sum, sum of squares)
@@ -166,10 +144,7 @@ def oracle_error(system, movers, truth, estimate):
     found = []
     for k, j in enumerate(movers):
         mover = system.movers[j]
-        points, weight = (
-            system.reference.centers[mover.members][::5],
-            system.reference.amplitudes[mover.members][::5],
-        )
+        points, weight = system.points(j)
         off = true_displacements(mover, points,
                                  estimate[:, k]) - true_displacements(mover, points, truth[:, k])
         found.append(np.sqrt(np.average(off.var(0).sum(-1), weights=weight)))
@@ -190,28 +165,6 @@ def end_bias(decoded, truth, chosen_by):
     order = np.argsort(chosen_by)
     ends = order[:max(len(order) // 10, 1)], order[-max(len(order) // 10, 1):]
     return float(np.sqrt(np.mean([np.mean(decoded[e] - truth[e]) ** 2 for e in ends])))
-
-
-def true_map(system, coordinate, box, pixel_size):
-    """Density at a coordinate, free of aliasing: drawn finely and cropped in Fourier space, [L, L, L]."""
-    times = int(np.ceil(pixel_size / FINE_ANGST))
-    model = system.at(coordinate)
-    fine = render(Mixture(model.centers, model.amplitudes, model.widths), box * times, pixel_size / times)
-    kept = np.r_[0:box - box // 2, -(box // 2):0]
-    whole = fft.fftn(fft.ifftshift(fine),
-                     workers=-1)[np.ix_(kept, kept, kept)] / times**2     # render counts mass per pixel area
-    return fft.fftshift(fft.ifftn(whole).real).astype(np.float32)
-
-
-def region_mask(system, box, pixel_size):
-    """Soft mask of where anything can move or be absent, [L, L, L]."""
-    absent = np.any([s.absent for s in system.states], axis=0)
-    points = np.concatenate([system.reference.centers[absent]] + [swept(system, m) for m in system.movers])
-    axis = (np.arange(box) - box // 2) * pixel_size
-    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
-    beyond = (cKDTree(points).query(np.stack([x, y, z], -1).reshape(-1, 3))[0]
-              - REGION_ANGST) / (EDGE_PX * pixel_size)
-    return (0.5 + 0.5 * np.cos(np.pi * np.clip(beyond, 0, 1))).reshape(box, box, box).astype(np.float32)
 
 
 def mean_fsc(volume, truth, mask):
@@ -235,14 +188,14 @@ def items(case, run):
 
 def free_unit(model, system):
     """The mover (from 0) that the free Gaussians stand for most."""
-    owner = owners(model.neutral.centers, system)
+    owner = system.owners(model.neutral.centers)
     return int(np.argmax([model.neutral.amplitudes[(owner == j + 1) & model.free].sum()
                           for j in range(len(system.movers))]))
 
 
 def units_of_copies(system, free):
     """The mover (from 0) that each symmetry copy of a particle has in the place of the free one, [copies]."""
-    middle = np.stack([system.reference.centers[m.members].mean(0) for m in system.movers])
+    middle = np.stack([system.points(j)[0].mean(0) for j in range(len(system.movers))])
     return np.argmin(np.linalg.norm((symmetry_matrices(system.symmetry) @ middle[free])[:, None] - middle,
                                     axis=2), axis=1)
 
@@ -313,8 +266,28 @@ def state_scores(case, run):
     row, _, z = items(case, run)
     label, state = run["landscape"]["label"] - 1, case.coordinates[row, 0].astype(int)
     by_z = kmeans_labels(z, len(case.system.states), 1)
-    found = [adjusted_rand_score(state, v) for v in (label, by_z, case.oracle["state"][row])]
-    return dict(ari=[found[0], found[2]], ari_by_z=[found[1], found[2]]), label
+    oracle = case.oracle["state"][row]
+    found = [adjusted_rand_score(state, v) for v in (label, by_z, oracle)]
+    return dict(ari=[found[0], found[2]], ari_by_z=[found[1], found[2]],
+                neighbours=[neighbour_accuracy(z, state), float(np.mean(oracle == state))]), label
+
+
+def neighbour_accuracy(z, state):
+    """Share of the particles [n] whose state is that of most of their 25 neighbours in z [n, D], of which the
+    neighbours are from the other random half."""
+    order = np.random.default_rng(0).permutation(len(z))
+    halves = order[::2], order[1::2]
+    model = KNeighborsClassifier(min(NEIGHBOURS, len(halves[1])))
+    return float(np.mean([model.fit(z[fit], state[fit]).score(z[test], state[test])
+                          for fit, test in (halves, halves[::-1])]))
+
+
+def own_motion(model, ends, inside):
+    """Share of the squared displacement between the latent points [2, D], by mass, of the Gaussians `inside`
+    [N]."""
+    first, last = model.decode(np.float32(ends))[0]
+    energy = model.neutral.amplitudes * np.sum((last - first) ** 2, 1)
+    return float(energy[inside].sum() / energy.sum())
 
 
 def region_fsc(case, star, run, shown):
@@ -352,7 +325,7 @@ def region_fsc(case, star, run, shown):
         return backproject(part.with_poses(part.rotation.astype(float) @ turn[copy[chosen]],
                                            part.shift_angst), np.arange(len(chosen)))
     grid = particles.box, particles.pixel_size
-    truth, mask = true_map(system, coordinate, *grid), region_mask(system, *grid)
+    truth, mask = system.true_map(coordinate, *grid), system.region_mask(*grid)
     consensus = backproject(particles, np.arange(len(particles)), ReconstructionSettings(system.symmetry))
     return [mean_fsc(volume, truth, mask) for volume in (consensus, of(near), of(truly))]
 

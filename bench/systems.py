@@ -2,18 +2,21 @@
 that can be absent.
 
 A `System` answers what `gmmhet.engine.simulate` asks of a phantom (`at`, `draw`, `grid`, `reference`),
-for any number of states and movers.
+for any number of states and movers; `Family` is what it shares with systems of real density (density.py).
 """
 import glob
 import os
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import fft
+from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from gmmhet.engine.gmm.atoms import Atoms, read_atoms
-from gmmhet.engine.gmm.mixture import Mixture
+from gmmhet.engine.gmm.mixture import Mixture, render
 from gmmhet.engine.imaging.pose import symmetry_matrices
+from gmmhet.engine.imaging.projection import project_mixture
 from gmmhet.engine.simulate.phantom import ASSEMBLY_STATES
 
 #: standard deviation (Å) of one atom's density
@@ -26,6 +29,12 @@ FAB_DEG, TWO_FABS_DEG, TILT_DEG, UNIT_DEG = 25.0, 20.0, 4.0, 25.0
 HINGE, VARIABLE_LIGHT, VARIABLE_HEAVY = 230, 107, 113
 #: share of the 50S's mass in each part that can be absent
 PART_SHARE = 0.07
+#: angles at which a mover is laid out to see where it can be
+SWEEP = 9
+#: voxels this near to a moving atom are inside its region; soft edge beyond
+REGION_ANGST, EDGE_PX = 8.0, 3.0
+#: finest voxel at which maps of mixtures are drawn
+FINE_ANGST = 2.0
 NAMES = ("igg", "assembly", "mixed", "domains", "c3", "d3")
 
 
@@ -38,6 +47,10 @@ class Mover:
     pivot: np.ndarray
     axis: np.ndarray
     angle_deg: float
+
+    def turn(self, angle_deg):
+        """Rotation matrix [3, 3] of one angle, or [n, 3, 3] of angles [n]."""
+        return Rotation.from_rotvec(np.radians(np.multiply.outer(angle_deg, self.axis))).as_matrix()
 
     def turned(self, points, angle_deg):
         """Points [P, 3] of the domain after a turn by one angle, or by one each."""
@@ -56,38 +69,45 @@ class State:
     moves: tuple = ()
 
 
-@dataclass(frozen=True)
-class System:
-    """A family of mixtures; a coordinate is (state, angle of mover 0, angle of mover 1, ...), angles in
-    degrees.
+class Family:
+    """What particles are of: states, some of whose parts are absent, and movers that turn in them; a
+    coordinate is (state, angle of mover 0, angle of mover 1, ...), angles in degrees.
 
-    Attributes
-    ----------
-    name : str.
-    reference : Mixture, with everything present.
-    movers : tuple of Mover.
-    states : tuple of State; populations sum to 1.
-    symmetry : str, of the mixture at rest.
+    A subclass has name, movers (tuple of `Mover`), states (tuple of `State`, populations sum to 1), symmetry
+    at rest, `size`, the number of things (Gaussians, maps) that movers and states name, and says what these
+    are.
     """
 
-    name: str
-    reference: Mixture
-    movers: tuple
-    states: tuple
-    symmetry: str = "c1"
+    symmetry = "c1"
 
-    def at(self, coordinate):
-        """The mixture at a coordinate."""
-        centers = self.reference.centers.copy()
-        for mover, angle in zip(self.movers, coordinate[1:]):
-            if angle:
-                centers[mover.members] = mover.turned(centers[mover.members], float(angle))
-        absent = self.states[int(coordinate[0])].absent
-        return Mixture(
-            centers.astype(np.float32),
-            np.where(absent, 0, self.reference.amplitudes).astype(np.float32),
-            self.reference.widths,
-        )
+    def drawn(self, chosen, mover, angle_deg):
+        """What is chosen of the things, bool [size], after a turn by the mover (from 0; None for none):
+        something that `project` takes."""
+        raise NotImplementedError
+
+    def project(self, part, pose, grid):
+        """Transforms of something `drawn`, as `project_mixture` gives them."""
+        return project_mixture(part, pose, grid)
+
+    def volume(self, chosen, box, pixel_size):
+        """Density of what is chosen of the things at rest, [L, L, L]."""
+        raise NotImplementedError
+
+    def true_map(self, coordinate, box, pixel_size):
+        """Density at a coordinate, [L, L, L]."""
+        raise NotImplementedError
+
+    def points(self, mover):
+        """Points that stand for a mover at rest, [P, 3] Å, and their weights [P]."""
+        raise NotImplementedError
+
+    def owners(self, centers):
+        """What each Gaussian of a neutral model stands for: 0 what is at rest, j the mover j - 1. Int [N]."""
+        raise NotImplementedError
+
+    def region_mask(self, box, pixel_size):
+        """Soft mask of where anything can move or be absent, [L, L, L]."""
+        raise NotImplementedError
 
     def draw(self, n, rng):
         """Random coordinates [n, 1 + movers]: states by population, angles uniform."""
@@ -111,9 +131,9 @@ class System:
         return np.concatenate(rows), np.concatenate(prior)
 
     def components(self, coordinates):
-        """The mixtures of a grid [G, 1 + movers] as sums of few: list of P mixtures and which of them each
-        row holds, bool [G, P]."""
-        owner = np.zeros(len(self.reference), int)
+        """What is seen at a grid [G, 1 + movers] as sums of few: list of P parts, each `drawn`, and which of
+        them each row holds, bool [G, P]."""
+        owner = np.zeros(self.size, int)
         for j, mover in enumerate(self.movers, 1):
             owner[mover.members] = j
         absent = np.stack([s.absent for s in self.states], 1)
@@ -124,17 +144,112 @@ class System:
             chosen, present = group.reshape(-1) == number, ~np.array(lacking,
                                                                      bool)[coordinates[:, 0].astype(int)]
             for angle in np.unique(coordinates[:, j]) if j else (0.0,):
-                row = np.zeros(1 + len(self.movers))
-                row[j] = angle if j else 0.0
-                parts.append(self.null().at(row).select(chosen))
+                parts.append(self.drawn(chosen, j - 1 if j else None, angle))
                 uses.append(present & (coordinates[:, j] == angle) if j else present)
         return parts, np.stack(uses, 1)
+
+
+@dataclass(frozen=True)
+class System(Family):
+    """A family of mixtures.
+
+    Attributes
+    ----------
+    name : str.
+    reference : Mixture, with everything present; its Gaussians are what movers and states name.
+    movers : tuple of Mover.
+    states : tuple of State; populations sum to 1.
+    symmetry : str, of the mixture at rest.
+    """
+
+    name: str
+    reference: Mixture
+    movers: tuple
+    states: tuple
+    symmetry: str = "c1"
+
+    @property
+    def size(self):
+        """Number of Gaussians."""
+        return len(self.reference)
+
+    def at(self, coordinate):
+        """The mixture at a coordinate."""
+        centers = self.reference.centers.copy()
+        for mover, angle in zip(self.movers, coordinate[1:]):
+            if angle:
+                centers[mover.members] = mover.turned(centers[mover.members], float(angle))
+        absent = self.states[int(coordinate[0])].absent
+        return Mixture(
+            centers.astype(np.float32),
+            np.where(absent, 0, self.reference.amplitudes).astype(np.float32),
+            self.reference.widths,
+        )
+
+    def drawn(self, chosen, mover, angle_deg):
+        """A mixture (see `Family`)."""
+        coordinate = np.zeros(1 + len(self.movers))
+        if mover is not None:
+            coordinate[1 + mover] = angle_deg
+        return self.null().at(coordinate).select(chosen)
+
+    def volume(self, chosen, box, pixel_size):
+        """As `Family.volume`, free of aliasing."""
+        return sampled(self.reference.select(chosen), box, pixel_size)
+
+    def true_map(self, coordinate, box, pixel_size):
+        """As `Family.true_map`, free of aliasing."""
+        return sampled(self.at(coordinate), box, pixel_size)
+
+    def points(self, mover):
+        """Every fifth Gaussian, by its amplitude."""
+        members = self.movers[mover].members
+        return self.reference.centers[members][::5], self.reference.amplitudes[members][::5]
+
+    def swept(self, mover):
+        """Where the atoms of a mover can be, [SWEEP * P, 3]."""
+        points = self.reference.centers[mover.members]
+        return np.concatenate([mover.turned(points, a)
+                               for a in np.linspace(-mover.angle_deg, mover.angle_deg, SWEEP)])
+
+    def owners(self, centers):
+        """By the nearest atom at any angle (see `Family`)."""
+        if not self.movers:
+            return np.zeros(len(centers), int)
+        still = ~np.any([m.members for m in self.movers], axis=0)
+        sets = [self.reference.centers[still]] + [self.swept(m) for m in self.movers]
+        return np.argmin([cKDTree(points).query(centers)[0] for points in sets], axis=0)
+
+    def region_mask(self, box, pixel_size):
+        """As `Family.region_mask`."""
+        absent = np.any([s.absent for s in self.states], axis=0)
+        points = np.concatenate([self.reference.centers[absent]] + [self.swept(m) for m in self.movers])
+        axis = (np.arange(box) - box // 2) * pixel_size
+        z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
+        beyond = (cKDTree(points).query(np.stack([x, y, z], -1).reshape(-1, 3))[0]
+                  - REGION_ANGST) / (EDGE_PX * pixel_size)
+        return (0.5 + 0.5 * np.cos(np.pi * np.clip(beyond, 0, 1))).reshape(box, box, box).astype(np.float32)
 
     def null(self):
         """The same at rest, with everything present, in every particle."""
         return replace(
             self, name=self.name + " null", states=(State(1.0, np.zeros(len(self.reference), bool)),)
         )
+
+    def over(self, sigma):
+        """The system with its density over sigma."""
+        base = replace(self.reference, amplitudes=np.float32(self.reference.amplitudes / sigma))
+        return replace(self, reference=base)
+
+
+def sampled(mixture, box, pixel_size):
+    """Density of a mixture, free of aliasing: drawn finely and cropped in Fourier space, [L, L, L]."""
+    times = int(np.ceil(pixel_size / FINE_ANGST))
+    fine = render(mixture, box * times, pixel_size / times)
+    kept = np.r_[0:box - box // 2, -(box // 2):0]
+    whole = fft.fftn(fft.ifftshift(fine),
+                     workers=-1)[np.ix_(kept, kept, kept)] / times**2     # render counts mass per pixel area
+    return fft.fftshift(fft.ifftn(whole).real).astype(np.float32)
 
 
 def make(name, folder):

@@ -1,33 +1,41 @@
 """What fit and train recover of systems whose truth is known, beside what anybody could (the oracle).
 
-    python bench/truth.py --data DIR [--sets igg,assembly,mixed,domains,c3,d3,null] [--box 64] [--n 10000]
-                          [--seeds 1] [--poses true,2deg,relion] [--presets default,paper] [--bodies]
-                          [--continued] [--refine] [--out DIR] [--set-param key=value ...] [--resume]
+    python bench/truth.py --data DIR [--sets igg,assembly,mixed,domains,c3,d3,states,bodies,null]
+                          [--box 64] [--n 10000] [--seeds 1] [--poses true,2deg,relion]
+                          [--presets default,paper] [--bodies] [--continued] [--refine] [--out DIR]
+                          [--set-param key=value ...] [--resume]
 
 DIR holds 1hzh.pdb.gz (an IgG), the 50S cut into RNA*.pdb.gz and prots*.pdb.gz, and ctf_*.npz (CTF values of
-real particles). Every set is simulated in a box of 384 Å, reconstructed with the poses that are given, fitted
-and trained. Simulated sets, poses and the oracle's answer are kept in --out.
+real particles). Sets of atomic models are simulated in a box of 384 Å; all are reconstructed with the poses
+that are given, fitted and trained. Simulated sets, poses and the oracle's answer are kept in --out.
 
-Sets: igg, one Fab turns by ±25°; assembly, the 50S in five states; mixed, the same and the central
-protuberance tilts by 8° from end to end in the particles that have it (two stages: amplitudes, then positions
-in a neutral model of those particles); domains, an IgG with both Fabs turning; c3, one unit of three moves;
-d3, one of six; null, each of the others again with all its particles at rest. The oracle knows the true
-poses, whatever poses the run was given. With --bodies train is told which Gaussians belong to what can move,
-and moves each such domain as a rigid body (not assembly).
+Sets of atomic models: igg, one Fab turns by ±25°; assembly, the 50S in five states; mixed, the same and the
+central protuberance tilts by 8° from end to end in the particles that have it (two stages: amplitudes, then
+positions in a neutral model of those particles); domains, an IgG with both Fabs turning; c3, one unit of
+three moves; d3, one of six. Sets of real density, in folders of their own in DIR: states, ten maps of a
+ribosome along its assembly; bodies, a spliceosome of which two bodies turn. Their images are RELION's
+projections of the maps, in the maps' own box, and their consensus is relion_reconstruct's. null: each of the
+others again with all its particles at rest. The oracle knows the true poses, whatever poses the run was
+given, and looks at the rings up to fit.resolution. With --bodies train is told which Gaussians belong to what
+can move, and moves each such domain as a rigid body (not assembly).
 
 Columns, in which a/b is ours, then the oracle's figure: info, R2 of the angle from z as a fraction of the
 oracle's; rank, same for the first axis' rank correlation; ARI, same for the adjusted Rand index of the states
-with the clusters of analyze, as many as states; unit, same for which unit moves, taken as the one whose image
-is least that of the largest of three clusters of analyze; angle, R2 of the angle that decoded Gaussians show,
-no regression, as a fraction of the oracle's; rms, its error in degrees; end, bias in degrees at the two ends
-of the population: ours where the tenths at the ends are chosen by the decoded angle, ours where by the true
-one, and the oracle's there; coord, error of the moving Gaussians in Å, then the oracle's and that of a model
-at rest; FSC, mean inside the moving region, with the true map of one state, of the consensus, of the tenth of
-the particles nearest to that state in z, and of those truly nearest; evidence, nats a held-out particle over
-a single model, ours and the oracle's over the mean density (in the second stage of the mixed set of each
-particle's own state); null, spurious motion in Å (amplitude where only that varies) and as a share of the
-real set's; verdicts of the real set and of the null; seconds of fit and training; particles trained on a
-second.
+with the clusters of analyze, as many as states; near, share of the particles whose state is that of most of
+their 25 neighbours in z, as a fraction of those whose state the oracle names; unit, same for which unit
+moves, taken as the one whose image is least that of the largest of three clusters of analyze; angle, R2 of
+the angle that decoded Gaussians show, no regression, as a fraction of the oracle's; rms, its error in
+degrees; end, bias in degrees at the two ends of the population: ours where the tenths at the ends are chosen
+by the decoded angle, ours where by the true one, and the oracle's there; coord, error of the moving Gaussians
+in Å, then the oracle's and that of a model at rest; FSC, mean inside the moving region, with the true map of
+one state, of the consensus, of the tenth of the particles nearest to that state in z, and of those truly
+nearest; evidence, nats a held-out particle over a single model, ours and the oracle's over the mean density
+(in the second stage of the mixed set of each particle's own state); ceiling, evidence that the fitted
+Gaussians could have at best, share of what differs in the maps that they can express, and share of the
+particles whose state they then name; own, share of the squared displacement along the first localised
+direction of each mover that is this mover's; null, spurious motion in Å (amplitude where only that varies)
+and as a share of the real set's; verdicts of the real set and of the null; seconds of fit and training;
+particles trained on a second.
 """
 import argparse
 import ast
@@ -41,14 +49,16 @@ import subprocess
 import sys
 import time
 
+import density
 import numpy as np
+from ceiling import explained_variance, represented
 from measures import (
     estimates,
     evidence,
     evidence_scores,
     likelihoods,
     motion_scores,
-    owners,
+    own_motion,
     region_fsc,
     rms,
     spurious,
@@ -80,11 +90,14 @@ from gmmhet.engine.simulate.images import CHUNK, SimulatedSet, draw_poses, noisy
 from gmmhet.engine.stages.runner import run_stage
 
 EDGE_ANGST, SHIFT_ANGST = 384.0, 6.0
+#: sets of mixtures, and of real density
+ALL_NAMES = (*NAMES, *density.NAMES)
 #: parameters of training that a set needs; all others are defaults
 TRAINING = {"mixed": dict(vary="amplitude")}
 COLUMNS = (("set", 8), ("poses", 11), ("preset", 7), ("seed", 4), ("info", 11), ("rank", 11), ("ARI", 11),
-           ("unit", 11), ("angle", 11), ("rms°", 10), ("end°", 14), ("coord Å", 14), ("FSC", 14),
-           ("evidence", 11), ("null", 12), ("verdict", 9), ("s fit", 6), ("s train", 7), ("1/s", 5))
+           ("near", 11), ("unit", 11), ("angle", 11), ("rms°", 10), ("end°", 14), ("coord Å", 14),
+           ("FSC", 14), ("evidence", 11), ("ceiling", 14), ("own", 9), ("null", 12), ("verdict", 9),
+           ("s fit", 6), ("s train", 7), ("1/s", 5))
 
 
 def real_ctf(folder, n, rng):
@@ -113,37 +126,66 @@ class Case:
 
 def simulate(folder, system, options, seed):
     """Make a set, or take the one that an earlier call left in the folder."""
-    truth, pixel_size = os.path.join(folder, rundir.TRUTH), EDGE_ANGST / options.box
-    star = os.path.join(folder, rundir.STAR)
+    truth, star = os.path.join(folder, rundir.TRUTH), os.path.join(folder, rundir.STAR)
     if not os.path.exists(truth):
         os.makedirs(folder, exist_ok=True)
         rng = np.random.default_rng([seed, 1])
         rotation, shift = draw_poses(options.n, SHIFT_ANGST, rng)
         ctf, half = real_ctf(options.data, options.n, rng), 1 + rng.permutation(options.n) % 2
         coordinates = system.draw(options.n, rng)
-        sigma, chunks = noisy_images(SimulatedSet(system, coordinates, rotation, shift, ctf, options.box,
-                                                  pixel_size), options.snr, seed)
+        if isinstance(system, density.MapSystem):
+            pixel_size = system.pixel_size
+            made = density.project(system, coordinates, rotation, shift, ctf)
+        else:
+            pixel_size = EDGE_ANGST / options.box
+            made = SimulatedSet(system, coordinates, rotation, shift, ctf, options.box, pixel_size)
+        sigma, chunks = noisy_images(made, options.snr or default_snr(system, options.box), seed)
         write_particles(star, os.path.join(folder, rundir.STACK),
                         (chunk / np.float32(sigma)
                          for chunk in progress(chunks, -(-options.n // CHUNK), "images")),
                         ParticleMetadata(rotation, shift, ctf, half=half), pixel_size)
-        known, state = scaled(system, sigma), coordinates[:, 0].astype(int)
-        grid, log_p, single = likelihoods(known, read_particles(star))
-        answer = dict(estimates(known, grid, softmax(log_p, axis=1)),
-                      evidence=evidence(known, grid, log_p, single, state))
         with rundir.whole_file(truth) as file:
-            np.savez(file, coordinates=coordinates, rotation=rotation, shift_angst=shift, sigma=sigma,
-                     **answer)
+            np.savez(file, coordinates=coordinates, rotation=rotation, shift_angst=shift, sigma=sigma)
     with np.load(truth) as data:
-        return Case(folder, scaled(system, float(data["sigma"])), data["coordinates"], data["rotation"],
-                    data["shift_angst"],
-                    dict(state=data["state"], angles=data["angles"], evidence=data.get("evidence")))
+        known, coordinates = system.over(float(data["sigma"])), data["coordinates"]
+        resolution = float(options.fit.get("resolution", 0))
+        kept = os.path.join(folder, "oracle_%g.npz" % resolution)
+        answer = answered(known, star, coordinates, resolution, kept)
+        return Case(folder, known, coordinates, data["rotation"], data["shift_angst"], answer)
 
 
-def scaled(system, sigma):
-    """The system with amplitudes over sigma."""
-    base = dataclasses.replace(system.reference, amplitudes=np.float32(system.reference.amplitudes / sigma))
-    return dataclasses.replace(system, reference=base)
+def default_snr(system, box):
+    """Signal to noise of a set where none is asked for."""
+    return density.SNR.get(system.name.split()[0], 0.04 if box <= 64 else 0.01)
+
+
+def answered(system, star, coordinates, resolution, path=None):
+    """What a system that knows itself says of the particles by the rings up to a resolution (Å; 0 for all):
+    state, angles and evidence of each (see `estimates` and `evidence`); kept in the file `path`."""
+    if path is None or not os.path.exists(path):
+        grid, log_p, single = likelihoods(system, read_particles(star), resolution_angst=resolution)
+        answer = dict(estimates(system, grid, softmax(log_p, axis=1)),
+                      evidence=evidence(system, grid, log_p, single, coordinates[:, 0].astype(int)))
+        if path is None:
+            return answer
+        with rundir.whole_file(path) as file:
+            np.savez(file, **answer)
+    with np.load(path) as data:
+        return dict(data)
+
+
+def ceiling(case, star, run):
+    """What the neutral Gaussians of a run could express of the truth at best: evidence of the particles held
+    out, share of the variance and, of several states, share of the particles whose state they name."""
+    particles, model = read_particles(star), run["model"]
+    family = represented(case.system, model.neutral, particles, model.likelihood.grid.m)
+    resolution = run["summary"]["resolution_angst"]
+    answer = answered(family, case.path(rundir.STAR), case.coordinates, resolution)
+    row = np.unique(run["latents"].ids[run["latents"].held_out]) - 1
+    found = [float(answer["evidence"][row, 0].mean()), explained_variance(family)]
+    if len(case.system.states) > 1:
+        found.append(float(np.mean(answer["state"] == case.coordinates[:, 0])))
+    return found
 
 
 def pose_name(poses, options):
@@ -188,11 +230,8 @@ def refined_by_relion(particles, case, options):
                  "--offset_range", "5",
                  "--offset_step", "2", "--pad", "1", "--pool", "30", "--dont_combine_weights_via_disc",
                  "--preread_images", *symmetry]]
-    environment = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
-    with open(os.path.join(folder, "log.txt"), "wb") as log:
-        for command in commands:
-            if subprocess.run(command, check=False, stdout=log, stderr=log, env=environment).returncode:
-                sys.exit("%s failed: see %s" % (command[0], log.name))
+    called(commands, os.path.join(folder, rundir.LOG), OMPI_ALLOW_RUN_AS_ROOT="1",
+           OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
     found = read_particles(os.path.join(folder, "run_data.star"))
     rows = found.rows_of(particles.ids)
     return particles.with_poses(found.rotation[rows], found.shift_angst[rows])
@@ -223,11 +262,33 @@ def fitted(case, star, folder, seed, options):
     out, began = os.path.join(folder, "fit"), time.monotonic()
     if options.resume and os.path.exists(os.path.join(out, rundir.SUMMARY)):
         return out, time.monotonic() - began
-    consensus = run_stage(ReconstructConfig(particles=star, out=fresh(os.path.join(folder, "consensus")),
-                                            symmetry=case.system.symmetry, seed=seed))
+    if isinstance(case.system, density.MapSystem):
+        consensus = reconstructed_by_relion(star, fresh(os.path.join(folder, "consensus")))
+    else:
+        consensus = run_stage(ReconstructConfig(particles=star, out=fresh(os.path.join(folder, "consensus")),
+                                                symmetry=case.system.symmetry, seed=seed))(rundir.MAP)
     began = time.monotonic()
-    run_stage(FitConfig(map=consensus(rundir.MAP), out=fresh(out), seed=seed, **options.fit))
+    run_stage(FitConfig(map=consensus, out=fresh(out), seed=seed, **options.fit))
     return out, time.monotonic() - began
+
+
+def reconstructed_by_relion(star, folder):
+    """Path of the map that RELION makes of particles at their poses."""
+    os.makedirs(folder)
+    path, own = os.path.join(folder, rundir.MAP), os.path.join(folder, rundir.STAR)
+    read_particles(star).write_star(own)                              # names the stack from where we are
+    called([["relion_reconstruct", "--i", own, "--o", path, "--ctf"]], os.path.join(folder, rundir.LOG))
+    return path
+
+
+def called(commands, log, **environment):
+    """Run commands one after another, with what they say in the file `log`; ends the program when one
+    fails."""
+    with open(log, "wb") as file:
+        for command in commands:
+            if subprocess.run(command, check=False, stdout=file, stderr=file,
+                              env=dict(os.environ, **environment)).returncode:
+                sys.exit("%s failed: see %s" % (command[0], log))
 
 
 def learned(case, star, gmm, folder, preset, seed, options):
@@ -246,8 +307,7 @@ def bodies(case, gmm, folder):
     """Flags of a training that moves every mover as a rigid body; of a symmetric set the one in the
     asymmetric unit."""
     neutral, group = Mixture.load(os.path.join(gmm, rundir.GMM)), case.system.symmetry
-    owner = owners(neutral.centers,
-                   case.system) * (asymmetric_unit(neutral.centers, neutral.amplitudes, group)
+    owner = case.system.owners(neutral.centers) * (asymmetric_unit(neutral.centers, neutral.amplitudes, group)
                                    if group != "c1" else 1)
     mass = np.bincount(owner, neutral.amplitudes, 1 + len(case.system.movers))[1:]
     files = []
@@ -260,7 +320,7 @@ def bodies(case, gmm, folder):
 def second_stage(case, star, gmm, first, folder, preset, seed, options):
     """Positions of the protuberance, on the particles whose decoded model has at least half of it: from a
     neutral model of their own, or with --continued from what the first stage found of each."""
-    mine = owners(first["model"].neutral.centers, case.system) == 1
+    mine = case.system.owners(first["model"].neutral.centers) == 1
     z = first["latents"].z
     mass = np.concatenate([first["model"].decode(z[i:i + 256])[1][:, mine].sum(1)
                            for i in range(0, len(z), 256)])
@@ -278,8 +338,8 @@ def second_stage(case, star, gmm, first, folder, preset, seed, options):
         particles.select(particles.rows_of(kept)).write_star(star)
         gmm, _ = fitted(case, star, folder, seed, options)
     np.savetxt(region,
-               1 + np.flatnonzero(owners(Mixture.load(os.path.join(gmm, rundir.GMM)).centers,
-                                         case.system) == 1), "%d")
+               1 + np.flatnonzero(
+                   case.system.owners(Mixture.load(os.path.join(gmm, rundir.GMM)).centers) == 1), "%d")
     return train(case, star, gmm, os.path.join(folder, "train"), preset, seed, options, **flags)
 
 
@@ -293,14 +353,31 @@ def landscape(case, run):
         return dict(data)
 
 
+def localised(case, run):
+    """Share of the motion along the first localised direction of each mover that is the mover's own."""
+    owner, shares = case.system.owners(run["model"].neutral.centers), []
+    for number in range(1, 1 + len(case.system.movers)):
+        region = run["folder"] + "_body_%d.txt" % number
+        np.savetxt(region, 1 + np.flatnonzero(owner == number), "%d")
+        out = fresh("%s_motion_%d" % (run["folder"], number))
+        found = run_stage(AnalyzeConfig(model=run["folder"], points=2, assign_by="latent", line="motion1",
+                                        motion_region=region, out=out))
+        with np.load(found(rundir.DIRECTIONS)) as data:
+            line = list(data["names"]).index("motion1")
+            origin, reach, vector = (data[name][line] for name in ("origins", "percentiles", "vectors"))
+        ends = origin + reach[:, None] * vector                                                     # [2, D]
+        shares.append(own_motion(run["model"], ends, owner == number))
+    return shares
+
+
 def measured(case, star, poses, gmm, fit_seconds, preset, seed, options, null):
     """One row of the table; `null` is the null's Case and its train runs, or None."""
     folder = os.path.dirname(gmm)
     runs = learned(case, star, gmm, folder, preset, seed, options)
     particles = read_particles(star)
     row = dict(set=case.system.name, poses=poses, preset=preset, seed=seed, particles=len(particles),
-               box=options.box, snr=options.snr, epochs=[r["epochs"] for r in runs],
-               gaussians=len(runs[0]["model"].neutral),
+               box=particles.box, snr=options.snr or default_snr(case.system, particles.box),
+               epochs=[r["epochs"] for r in runs], gaussians=len(runs[0]["model"].neutral),
                pose_error_deg=rms(angular_distance_deg(case.rotation.astype(float),
                                                        particles.rotation.astype(float))),
                pose_error_angst=rms(np.linalg.norm(particles.shift_angst - case.shift_angst, axis=1)),
@@ -317,6 +394,10 @@ def measured(case, star, poses, gmm, fit_seconds, preset, seed, options, null):
         found, shown = motion_scores(case, runs[-1])
         row.update(found)
     row["evidence"] = evidence_scores(case, runs[-1], len(runs) > 1)
+    if len(runs) == 1 and case.system.symmetry == "c1":
+        row["ceiling"] = ceiling(case, star, runs[0])
+    if isinstance(case.system, density.MapSystem) and case.system.movers:
+        row["own"] = localised(case, runs[0])
     row["fsc"] = region_fsc(case, star, runs[-1], shown)
     if null:
         row.update(spurious=spurious(null, runs, case.system.name),
@@ -340,11 +421,12 @@ def said(row):
         s = row["spurious"]
         null = "%.2g %s %.1f%%" % (s["null"], s["of"][:3], 100 * s["null"] / s["real"])
     cells = [row["set"], row["poses"], row["preset"], row["seed"],
-             share("info"), share("rank"), share("ari"), share("unit"), share("angle_r2"),
-             plain("angle_rms_deg"), plain("end_bias_deg"), plain("coordinate_error_angst"),
-             plain("fsc").replace("0.", "."), plain("evidence", "%.3g"), null,
-             verdicts("summaries") + "|" + verdicts("null_summaries"), "%.0f" % row["fit_seconds"],
-             "%.0f" % row["train_seconds"], "%.0f" % row["particles_per_second"]]
+             share("info"), share("rank"), share("ari"), share("neighbours"), share("unit"),
+             share("angle_r2"), plain("angle_rms_deg"), plain("end_bias_deg"),
+             plain("coordinate_error_angst"), plain("fsc").replace("0.", "."), plain("evidence", "%.3g"),
+             plain("ceiling", "%.3g").replace("0.", "."), plain("own"), null, verdicts("summaries") + "|" +
+             verdicts("null_summaries"), "%.0f" % row["fit_seconds"], "%.0f" % row["train_seconds"], "%.0f" %
+             row["particles_per_second"]]
     return " ".join("%-*s" % (width, cell) for (_, width), cell in zip(COLUMNS, cells))
 
 
@@ -357,9 +439,9 @@ def refined(case, run, out):
 def rows_of(name, seed, options, report):
     """All rows of a set: every kind of poses, every preset, and each again with poses refined by the engine
     where asked."""
-    system = make(name, options.data)
-    folder = os.path.join(options.out,
-                          "%s_%dpx_n%d_snr%g_seed%d" % (name, options.box, options.n, options.snr, seed))
+    system = (density.make if name in density.NAMES else make)(name, options.data)
+    box, snr = getattr(system, "box", options.box), options.snr or default_snr(system, options.box)
+    folder = os.path.join(options.out, "%s_%dpx_n%d_snr%g_seed%d" % (name, box, options.n, snr, seed))
     cases = [simulate(os.path.join(folder, "real"), system, options, seed)]
     if options.null:
         cases.append(simulate(os.path.join(folder, "null"), system.null(), options, seed))
@@ -414,11 +496,11 @@ def read_options():
     for name in ("sets", "poses", "presets"):
         setattr(options, name, getattr(options, name).split(","))
     unknown = [v for v in options.sets
-               if v not in NAMES + ("null",)] + [v for v in options.poses
+               if v not in ALL_NAMES + ("null",)] + [v for v in options.poses
                                                  if v not in ("true", "2deg", "relion")]
     if unknown:
         parser.error("unknown sets or poses: %s; sets are %s, null; poses are true, 2deg, relion"
-                     % (", ".join(unknown), ", ".join(NAMES)))
+                     % (", ".join(unknown), ", ".join(ALL_NAMES)))
     if not set(options.presets) <= set(PRESETS):
         parser.error("unknown presets: %s; presets are %s" % (", ".join(set(options.presets) - set(PRESETS)),
                                                               ", ".join(PRESETS)))
@@ -429,7 +511,6 @@ def read_options():
     if "relion" in options.poses and not shutil.which("relion_refine_mpi"):
         parser.error("--poses relion needs RELION (relion_refine_mpi), which is not here")
     options.null, options.sets = "null" in options.sets, [v for v in options.sets if v != "null"]
-    options.snr = options.snr or (0.04 if options.box <= 64 else 0.01)
     options.fit, options.train = {}, {}
     for item in options.set_param:
         try:

@@ -17,7 +17,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PACKAGE = os.path.join(ROOT, "gmmhet")
 
 #: height of each part; a part may import itself and whatever lies strictly lower
-ENGINE_FLOORS = [("config", "rundir", "log", "sampling", "resolution", "palette"), ("latents",), ("imaging",),
+ENGINE_FLOORS = [("config", "rundir", "log", "sampling", "palette"), ("resolution", "latents"), ("imaging",),
                  ("io",), ("particles",), ("gmm", "batching"), ("reconstruction", "simulate"),
                  ("likelihood",), ("model",), ("objective", "inference"), ("initialization",),
                  ("training",), ("latent",), ("validation",), ("stages",), ("cli",)]

@@ -137,10 +137,9 @@ def test_a_broken_json_file_is_refused_with_its_name(tmp_path):
 def test_a_file_that_is_broken_off_leaves_the_old_one_and_nothing_beside_it(tmp_path):
     path = tmp_path / "features.npy"
     path.write_bytes(b"old")
-    with pytest.raises(ValueError, match="refused"):
-        with rundir.whole_file(str(path)) as file:
-            file.write(b"new")
-            raise ValueError("refused")
+    with pytest.raises(ValueError, match="refused"), rundir.whole_file(str(path)) as file:
+        file.write(b"new")
+        raise ValueError("refused")
     assert path.read_bytes() == b"old"
     assert [one.name for one in tmp_path.iterdir()] == ["features.npy"]
 
