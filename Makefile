@@ -19,7 +19,7 @@ demo: setup
 
 # a file of tests at a time on every core, on four at most: each takes a few GB
 test: setup
-	@$(PYTHON_VENV) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile $(ARGS)
+	@$(PYTHON_VENV) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup
 	@$(PYTHON_VENV) -m ruff check .

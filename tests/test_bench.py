@@ -336,7 +336,7 @@ def test_the_ceiling_is_1_where_gaussians_can_be_the_truth_and_less_where_they_l
     for part, true in zip(found.components(grid)[0], system.components(grid)[0]):
         own, expected = rings.of_mixture(part), rings.of_mixture(true)
         off, all_of_it = (np.sum(rings.weight * abs(v) ** 2) for v in (own - expected, expected))
-        assert off < 0.01 * all_of_it
+        assert off < 0.05 * all_of_it
     elsewhere = replace(mixture, centers=mixture.centers + np.float32([20.0, 0, 0]))
     assert ceiling.explained_variance(ceiling.represented(system, elsewhere, Particles(), 9)) < 0.9
 
