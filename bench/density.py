@@ -17,11 +17,11 @@ import mrcfile
 import numpy as np
 import tensorflow as tf
 from scipy import fft
-from scipy.ndimage import affine_transform, distance_transform_edt, gaussian_filter
-from systems import Family, Mover, State
+from scipy.ndimage import affine_transform, gaussian_filter
+from systems import EDGE_PX, SWEEP, Family, Mover, State
 
 from gmmhet.engine.gmm.regions import sample_map
-from gmmhet.engine.gmm.seeding import find_threshold
+from gmmhet.engine.gmm.seeding import find_threshold, soft_edge
 from gmmhet.engine.imaging.pose_change import Pose
 from gmmhet.engine.io.volumes import read_map, write_map
 from gmmhet.engine.particles.metadata import ParticleMetadata, write_particles
@@ -34,10 +34,6 @@ SNR = {"states": 0.05, "bodies": 0.03}
 POPULATIONS = (0.2, 0.16, 0.14, 0.12, 0.1, 0.08, 0.07, 0.06, 0.04, 0.03)
 #: largest turn of a body to either side
 BODY_DEG = 12.0
-#: a molecule's mask: density above so much of `find_threshold`, so far beyond, and a cosine edge as wide (px)
-MASK_LEVEL, MASK_EDGE_PX = 1.0, 1.5
-#: a voxel is of a body where the body's mask has at least this value, at any angle
-LEAST_MASK, SWEEP = 0.5, 9
 #: padding of maps whose slices are taken
 PADDING = 2
 
@@ -202,7 +198,7 @@ class MapSystem(Family):
         seen = np.stack([self.true_map(c, box, pixel_size) for c in coordinates])
         mean = np.tensordot(prior, seen, 1)
         spread = np.sqrt(np.tensordot(prior, (seen - mean) ** 2, 1))
-        return soft_mask(spread, find_threshold(spread))
+        return soft_edge(spread > find_threshold(spread), 1.0, EDGE_PX)
 
     def null(self):
         """The same at rest in every particle: with everything present, or, where states are maps by
@@ -223,13 +219,6 @@ def turned_map(volume, pixel_size, mover, angle_deg):
     """A map [L, L, L] turned by a mover's angle, by cubic splines."""
     inverse, pivot = mover.turn(-angle_deg)[::-1, ::-1], mover.pivot[::-1] / pixel_size + len(volume) // 2
     return affine_transform(volume, inverse, pivot - inverse @ pivot, order=3).astype(np.float32)
-
-
-def soft_mask(volume, level):
-    """1 where a map lies above a level and up to MASK_EDGE_PX beyond, then a cosine edge as wide, [L, L,
-    L]."""
-    beyond = distance_transform_edt(volume <= level) / MASK_EDGE_PX - 1
-    return (0.5 + 0.5 * np.cos(np.pi * np.clip(beyond, 0, 1))).astype(np.float32)
 
 
 # ---- the two sets
@@ -262,7 +251,7 @@ def states(folder):
     state happens in the solvent."""
     found = [read_zipped(path) for path in sorted(glob.glob(os.path.join(folder, "vol_*.mrc.gz")))]
     highest = np.max([gaussian_filter(volume, 1.0) for volume, _ in found], axis=0)
-    mask = soft_mask(highest, MASK_LEVEL * find_threshold(highest))
+    mask = soft_edge(highest > find_threshold(highest), 1.0, EDGE_PX)
     count = len(found)
     population = np.array(POPULATIONS[:count]) / np.sum(POPULATIONS[:count])
     return MapSystem("states", tuple(np.float32(mask * volume) for volume, _ in found), found[0][1], (),

@@ -139,7 +139,7 @@ def simulate(folder, system, options, seed):
         else:
             pixel_size = EDGE_ANGST / options.box
             made = SimulatedSet(system, coordinates, rotation, shift, ctf, options.box, pixel_size)
-        sigma, chunks = noisy_images(made, options.snr or default_snr(system, options.box), seed)
+        sigma, chunks = noisy_images(made, signal_to_noise(system, options), seed)
         write_particles(star, os.path.join(folder, rundir.STACK),
                         (chunk / np.float32(sigma)
                          for chunk in progress(chunks, -(-options.n // CHUNK), "images")),
@@ -154,9 +154,9 @@ def simulate(folder, system, options, seed):
         return Case(folder, known, coordinates, data["rotation"], data["shift_angst"], answer)
 
 
-def default_snr(system, box):
-    """Signal to noise of a set where none is asked for."""
-    return density.SNR.get(system.name.split()[0], 0.04 if box <= 64 else 0.01)
+def signal_to_noise(system, options):
+    """Signal to noise of a set: what is asked for, else its own."""
+    return options.snr or density.SNR.get(system.name.split()[0], 0.04 if options.box <= 64 else 0.01)
 
 
 def answered(system, star, coordinates, resolution, path=None):
@@ -376,7 +376,7 @@ def measured(case, star, poses, gmm, fit_seconds, preset, seed, options, null):
     runs = learned(case, star, gmm, folder, preset, seed, options)
     particles = read_particles(star)
     row = dict(set=case.system.name, poses=poses, preset=preset, seed=seed, particles=len(particles),
-               box=particles.box, snr=options.snr or default_snr(case.system, particles.box),
+               box=particles.box, snr=signal_to_noise(case.system, options),
                epochs=[r["epochs"] for r in runs], gaussians=len(runs[0]["model"].neutral),
                pose_error_deg=rms(angular_distance_deg(case.rotation.astype(float),
                                                        particles.rotation.astype(float))),
@@ -424,9 +424,9 @@ def said(row):
              share("info"), share("rank"), share("ari"), share("neighbours"), share("unit"),
              share("angle_r2"), plain("angle_rms_deg"), plain("end_bias_deg"),
              plain("coordinate_error_angst"), plain("fsc").replace("0.", "."), plain("evidence", "%.3g"),
-             plain("ceiling", "%.3g").replace("0.", "."), plain("own"), null, verdicts("summaries") + "|" +
-             verdicts("null_summaries"), "%.0f" % row["fit_seconds"], "%.0f" % row["train_seconds"], "%.0f" %
-             row["particles_per_second"]]
+             plain("ceiling", "%.3g").replace("0.", "."), plain("own"), null,
+             verdicts("summaries") + "|" + verdicts("null_summaries"), "%.0f" % row["fit_seconds"],
+             "%.0f" % row["train_seconds"], "%.0f" % row["particles_per_second"]]
     return " ".join("%-*s" % (width, cell) for (_, width), cell in zip(COLUMNS, cells))
 
 
@@ -440,7 +440,7 @@ def rows_of(name, seed, options, report):
     """All rows of a set: every kind of poses, every preset, and each again with poses refined by the engine
     where asked."""
     system = (density.make if name in density.NAMES else make)(name, options.data)
-    box, snr = getattr(system, "box", options.box), options.snr or default_snr(system, options.box)
+    box, snr = getattr(system, "box", options.box), signal_to_noise(system, options)
     folder = os.path.join(options.out, "%s_%dpx_n%d_snr%g_seed%d" % (name, box, options.n, snr, seed))
     cases = [simulate(os.path.join(folder, "real"), system, options, seed)]
     if options.null:
@@ -495,9 +495,8 @@ def read_options():
     options = parser.parse_args()
     for name in ("sets", "poses", "presets"):
         setattr(options, name, getattr(options, name).split(","))
-    unknown = [v for v in options.sets
-               if v not in ALL_NAMES + ("null",)] + [v for v in options.poses
-                                                 if v not in ("true", "2deg", "relion")]
+    unknown = [*(v for v in options.sets if v not in (*ALL_NAMES, "null")),
+               *(v for v in options.poses if v not in ("true", "2deg", "relion"))]
     if unknown:
         parser.error("unknown sets or poses: %s; sets are %s, null; poses are true, 2deg, relion"
                      % (", ".join(unknown), ", ".join(ALL_NAMES)))
@@ -506,6 +505,9 @@ def read_options():
                                                               ", ".join(PRESETS)))
     if options.sets == ["null"]:
         parser.error("--sets null names the nulls of other sets: name these too")
+    for name in set(options.sets) & set(density.NAMES):
+        if not shutil.which("relion_project"):
+            parser.error("--sets %s needs RELION (relion_project), which is not here" % name)
     if not glob.glob(os.path.join(options.data, "ctf_*.npz")):
         parser.error("--data %s holds no ctf_*.npz, the CTF values of real particles" % options.data)
     if "relion" in options.poses and not shutil.which("relion_refine_mpi"):

@@ -514,7 +514,8 @@ def test_the_benchmark_simulates_fits_trains_and_scores(bench, maps, tmp_path, m
         assert told[row["set"]] <= set(row)
         assert all(np.isfinite(row[name]).all() for name in told[row["set"]] - {"spurious", "null_summaries"})
         assert len(row["fsc"]) == 3 and np.isfinite(row["fsc"]).all() and row["fsc"][2] > 0.2
-        assert len(row["evidence"]) == 2 and row["evidence"][0] > -1
+        least = -1 if row["set"] == "bodies" else 0      # 8 particles held out after one epoch
+        assert len(row["evidence"]) == 2 and row["evidence"][0] >= least
         assert (row["pose_error_deg"] > 1) == ("2deg" in flags) and line.split()[:4] == [row["set"],
                                                                                          row["poses"],
                                                                                          "default", "1"]
@@ -542,12 +543,13 @@ def test_parameters_for_a_stage_are_taken_by_their_kind_and_wrong_ones_refused(b
     (["--sets", "null"], "names the nulls of other"), (["--seeds", "one"], "argument --seeds: invalid"),
     (["--pose-error", "2"], "argument --pose-error: invalid"),
     (["--set-param", "nonsense=1"], "--set-param nonsense=1: unknown parameter 'nonsense' for stage 'train'"),
-    ([], "holds no ctf_*.npz")])
+    (["--sets", "states"], "states needs RELION"), ([], "holds no ctf_*.npz")])
 def test_wrong_options_are_refused_before_anything_is_simulated(bench, tmp_path, monkeypatch, capsys, flags,
                                                                 says):
     if flags:
         (tmp_path / "ctf_x.npz").touch()
     monkeypatch.setattr("sys.argv", ["truth.py", "--data", str(tmp_path), *flags])
+    monkeypatch.setattr(bench["truth"].shutil, "which", lambda name: None)
     with pytest.raises(SystemExit) as stopped:
         bench["truth"].read_options()
     assert stopped.value.code == 2 and says in capsys.readouterr().err
